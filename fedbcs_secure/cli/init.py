@@ -1,0 +1,88 @@
+"""``init``: a commented study file to start from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedbcs_secure.errors import StudyError
+
+EPILOG = """
+[bold]Examples[/]
+
+fedbcs-secure init
+
+fedbcs-secure init studies/prostate.toml && fedbcs-secure simulate --study studies/prostate.toml
+"""
+
+TEMPLATE = """\
+# A study: every choice that all sites share. Run it on one machine with
+#   fedbcs-secure simulate --study THIS_FILE
+# Commented lines show the default. Unknown keys are refused.
+
+name = "my study"
+method = "fedbcs"            # fedbcs | fedavg | fedprox | local | pooled
+protection = "secagg"        # secagg | none (the server then sees every site's update)
+rounds = 20
+seed = 0                     # public; repeats a CPU run to the bit
+# server_momentum = 0.0      # momentum on the averaged update, for every method
+# min_sites = 3              # no sum over fewer sites
+
+[data]
+size_px = 128                # images are resized to this square; a multiple of 16
+channels = 3                 # 1 | 3
+classes = 2                  # background included
+labels = "nonzero"           # or a list: labels = [0, 85, 170] makes classes 0, 1, 2
+scaling = "minmax"           # minmax | percentile99 | fixed (8-bit / 255)
+volume = "slices"            # 3-D files: slices | stack3 (each slice with its neighbours)
+# validation_fraction = 0.1  # of the training patients, where the source does not say
+# test_fraction = 0.2
+
+[model]
+width = 32                   # channels of the first level; 16 trains well on a laptop
+# norm = "instance"          # instance | group | batch
+# fsr = "published"          # off | published | all; off unless method = "fedbcs"
+
+[training]
+optimizer = "adam"           # adam | sgd
+lr = 1e-3
+batch_size = 6
+local_epochs = 1
+# weight_decay = 1e-4
+# augment = true
+# prox_mu = 0.01             # method = "fedprox"
+
+[alignment]
+form = "gentle"              # gentle | faithful (the paper's formula) | off
+# weight = 0.1
+# prototypes = "mean"        # mean | finch (needs protection = "none")
+
+[codec]
+# bits = 16                  # of one quantised value
+
+# The part below concerns this machine only and is no part of the agreed study.
+[simulate]
+data = "synthetic-mri"       # manifest.csv | data folder | synthetic-mri | synthetic-he
+# out = "runs/my-study"
+# sites = ["A", "B", "C"]    # leave out for all
+# device = "auto"            # auto | cpu | cuda | mps
+"""
+
+
+def init(
+    path: Annotated[Path, typer.Argument(metavar="[FILE]", help="Where to write it.")] = Path(
+        "study.toml"
+    ),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+) -> None:
+    """Write a commented study file with safe defaults."""
+    if path.exists() and not force:
+        raise StudyError(f"{path} exists; choose another name or say --force")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(TEMPLATE, encoding="utf-8")
+    except OSError as error:
+        raise StudyError(f"cannot write {path}: {error.strerror}") from None
+    typer.echo(f"wrote {path}; edit it, then: fedbcs-secure simulate --study {path}")

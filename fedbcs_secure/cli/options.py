@@ -1,0 +1,130 @@
+"""Flags that several verbs share, and how flags are laid over a study file."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from fedbcs_secure.errors import StudyError
+from fedbcs_secure.federation.settings import SimulationSettings, build_settings
+from fedbcs_secure.study import Study, build, load
+
+
+class Method(StrEnum):
+    fedbcs = "fedbcs"
+    fedavg = "fedavg"
+    fedprox = "fedprox"
+    local = "local"
+    pooled = "pooled"
+
+
+class Protection(StrEnum):
+    secagg = "secagg"
+    none = "none"
+
+
+class Alignment(StrEnum):
+    gentle = "gentle"
+    faithful = "faithful"
+    off = "off"
+
+
+class Prototypes(StrEnum):
+    mean = "mean"
+    finch = "finch"
+
+
+class Recalibration(StrEnum):
+    off = "off"
+    published = "published"
+    all = "all"
+
+
+class Norm(StrEnum):
+    instance = "instance"
+    group = "group"
+    batch = "batch"
+
+
+class Optimizer(StrEnum):
+    adam = "adam"
+    sgd = "sgd"
+
+
+class Device(StrEnum):
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+    mps = "mps"
+
+
+class Precision(StrEnum):
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+# Where the value of a flag lives in the study file. A file may also use the flag's own name at its
+# top, so that `rounds = 5`, `width = 16` and `lr = 1e-3` work without knowing the tables.
+FLAGS: dict[str, tuple[str, ...]] = {
+    "method": ("method",),
+    "protection": ("protection",),
+    "rounds": ("rounds",),
+    "seed": ("seed",),
+    "server_momentum": ("server_momentum",),
+    "min_sites": ("min_sites",),
+    "size": ("data", "size_px"),
+    "channels": ("data", "channels"),
+    "width": ("model", "width"),
+    "norm": ("model", "norm"),
+    "fsr": ("model", "fsr"),
+    "lr": ("training", "lr"),
+    "optimizer": ("training", "optimizer"),
+    "batch_size": ("training", "batch_size"),
+    "local_epochs": ("training", "local_epochs"),
+    "augment": ("training", "augment"),
+    "alignment": ("alignment", "form"),
+    "alignment_weight": ("alignment", "weight"),
+    "prototypes": ("alignment", "prototypes"),
+    "bits": ("codec", "bits"),
+    **{
+        name: ("simulate", name)
+        for name in (
+            "data", "out", "sites", "fold", "patients", "slices", "severity", "device",
+            "precision", "threads", "overlays", "tensorboard",
+        )
+    },
+}  # fmt: skip
+
+
+def _put(tables: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+    for part in path[:-1]:
+        inner = tables.setdefault(part, {})
+        if not isinstance(inner, dict):
+            raise StudyError(f"[{part}] must be a table in the study file")
+        tables = inner
+    tables[path[-1]] = value
+
+
+def study_and_settings(
+    file: Path | None, flags: dict[str, Any]
+) -> tuple[Study, SimulationSettings]:
+    """The study file (if any) with ``flags`` laid over it; a flag of None was not given.
+
+    Raises :class:`StudyError` for unknown keys and impossible combinations.
+    """
+    tables: dict[str, Any] = {}
+    for key, value in (load(file) if file is not None else {}).items():
+        short = key in FLAGS and FLAGS[key] != (key,) and not isinstance(value, dict)
+        if not short:
+            tables[key] = value
+    if file is not None:
+        for key, value in load(file).items():
+            if key in FLAGS and key not in tables:
+                _put(tables, FLAGS[key], value)
+    for key, value in flags.items():
+        if value is not None:
+            _put(tables, FLAGS[key], value)
+    settings = build_settings(tables.pop("simulate", {}))
+    return build(tables), settings

@@ -1,0 +1,168 @@
+"""Running a simulation in front of a person: progress, Ctrl-C, the table at the end."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from fedbcs_secure.cli.progress import RunDisplay, duration
+from fedbcs_secure.federation.settings import SimulationSettings
+from fedbcs_secure.study import Study
+
+INTERRUPTED = 130
+
+
+def default_out(study: Study) -> Path:
+    """``runs/<method>-<date>-<time>``, with a number behind it if that exists."""
+    stem = f"{study.method}-{datetime.now():%Y%m%d-%H%M%S}"
+    candidate, number = Path("runs") / stem, 1
+    while candidate.exists():
+        number += 1
+        candidate = Path("runs") / f"{stem}-{number}"
+    return candidate
+
+
+def execute(
+    study: Study,
+    settings: SimulationSettings,
+    *,
+    resume: Path | None = None,
+    quiet: bool = False,
+    as_json: bool = False,
+) -> tuple[dict[str, Any], Path]:
+    """Load data, run, show; returns the summary and the run folder.
+
+    On Ctrl-C says how to go on and exits with 130.
+    """
+    console = Console(stderr=as_json or not sys.stdout.isatty(), quiet=quiet, highlight=False)
+    with console.status("loading PyTorch …"):
+        from fedbcs_secure.federation.runfolder import RunFolder
+        from fedbcs_secure.federation.simulation import (
+            Simulation,
+            check_dataset,
+            only_sites,
+            with_roster,
+        )
+        from fedbcs_secure.learning.device import set_threads
+        from fedbcs_secure.learning.learner import Learner
+    with console.status(f"reading {settings.data} …") as status:
+        dataset = only_sites(_read(study, settings, status.update), settings.sites)
+    check_dataset(study, dataset)
+    set_threads(settings.threads)
+    if resume is None:
+        out = Path(settings.out) if settings.out else default_out(study)
+        study = with_roster(study.resolved(), dataset)
+        folder = RunFolder.create(out, study, settings)
+    else:
+        folder = RunFolder.open(resume)
+        expected = with_roster(study, dataset)
+        if expected.roster != study.roster:
+            from fedbcs_secure.errors import RunFolderError
+
+            raise RunFolderError(
+                f"{settings.data} no longer gives the sites and training sizes that the run "
+                f"started with; restore the data, or start anew with another --out"
+            )
+    learner = Learner(study, settings.device, settings.precision)
+    if study.alignment.prototypes == "finch" and study.alignment.form != "off":
+        console.print(
+            "[yellow]note:[/] FINCH shows every site's prototypes to the server, and its authors "
+            "exclude commercial use of their method; this is a research mode."
+        )
+    first = _completed(folder.path)
+    title = (
+        f"{study.method} · {study.protection if study.federated else 'no exchange'} · "
+        f"{len(dataset.sites)} sites · {learner.parameters:,} parameters · {learner.runtime}"
+    )
+    console.print(f"[bold]{title}[/]\nwriting to {folder.path}", soft_wrap=True)
+    try:
+        with RunDisplay(console, dataset.sites, title, first_round=first) as display:
+            summary = Simulation(study, settings, dataset, folder, learner, display).run()
+    except KeyboardInterrupt:
+        done = _completed(folder.path)
+        Console(stderr=True, highlight=False).print(
+            f"\ninterrupted; {done} of {study.rounds} rounds are kept. Go on with:\n"
+            f"  fedbcs-secure simulate --resume {folder.path}",
+            soft_wrap=True,
+        )
+        raise typer.Exit(INTERRUPTED) from None
+    if as_json:
+        sys.stdout.write(json.dumps(summary) + "\n")
+    else:
+        show(summary, Console(quiet=quiet, highlight=False))
+        console.print(f"model, curves and overlays: {folder.path}", soft_wrap=True)
+    return summary, folder.path
+
+
+def _read(study: Study, settings: SimulationSettings, say: Any) -> Any:
+    from fedbcs_secure.data import sources
+
+    return sources.load(
+        settings.data,
+        study.data,
+        seed=study.seed,
+        fold=settings.fold,
+        patients=settings.patients,
+        slices=settings.slices,
+        severity=settings.severity,
+        progress=lambda done, total: say(f"reading {settings.data} … {done}/{total}"),
+    )
+
+
+def _completed(path: Path) -> int:
+    from fedbcs_secure.federation.runfolder import RunFolder
+
+    rows = RunFolder(path).metrics()
+    return 1 + max((int(row["round"]) for row in rows), default=-1)
+
+
+def number(value: float | None, digits: int) -> str:
+    """A figure for a table; ``-`` where there is none."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def sites_table(sites: Mapping[str, Mapping[str, Any]], title: str) -> Table:
+    """A row a site, then the worst and the mean."""
+    units = {row["unit"] for row in sites.values()}
+    unit = units.pop() if len(units) == 1 else "px or mm"
+    table = Table(title=title, title_justify="left", title_style="bold", show_edge=False)
+    table.add_column("site", style="bold")
+    for head in ("patients", "Dice", f"HD95 ({unit})", f"ASSD ({unit})"):
+        table.add_column(head, justify="right")
+    for site, row in sites.items():
+        table.add_row(
+            site,
+            str(row["patients"]),
+            number(row["dice"], 3),
+            number(row["hd95"], 2),
+            number(row["assd"], 2),
+        )
+    table.add_section()
+    worst = min(sites, key=lambda s: sites[s]["dice"])
+    table.add_row(f"worst ({worst})", "", number(sites[worst]["dice"], 3), "", "")
+    means = [
+        sum(row[key] for row in sites.values()) / len(sites) for key in ("dice", "hd95", "assd")
+    ]
+    table.add_row("mean", "", number(means[0], 3), number(means[1], 2), number(means[2], 2))
+    return table
+
+
+def show(summary: Mapping[str, Any], console: Console) -> None:
+    """The table of a finished run and its costs."""
+    title = f"Test set · {summary['method']} · {summary['protection']} · seed {summary['seed']}"
+    console.print()
+    console.print(sites_table(summary["sites"], title))
+    console.print(
+        f"\n{duration(summary['seconds_per_round'])} a round · "
+        f"{summary['bytes_up_per_parameter']:.2f} bytes up a parameter · "
+        f"peak memory {summary['peak_memory_mb']:.0f} MB · "
+        f"model {summary['model_sha256'][:16]}…"
+    )

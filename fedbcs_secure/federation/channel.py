@@ -1,0 +1,38 @@
+"""How frames travel. Protocol and rounds know this interface and nothing of what is behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+
+class Channel(Protocol):
+    """The combiner's line to its sites. Everything on it is public to whoever runs it."""
+
+    def broadcast(self, frame: bytes) -> Iterator[tuple[str, bytes]]:
+        """Send one frame to every site and yield (site, reply) as replies come.
+
+        Replies are taken one at a time, so the combiner never holds two big ones.
+        """
+        ...
+
+
+class CountingChannel:
+    """A channel that also counts: bytes that one site sent and was sent, on average."""
+
+    def __init__(self, inner: Channel) -> None:
+        self._inner = inner
+        self._up: dict[str, int] = {}
+        self._down: dict[str, int] = {}
+
+    def broadcast(self, frame: bytes) -> Iterator[tuple[str, bytes]]:
+        for site, reply in self._inner.broadcast(frame):
+            self._down[site] = self._down.get(site, 0) + len(frame)
+            self._up[site] = self._up.get(site, 0) + len(reply)
+            yield site, reply
+
+    def take(self) -> tuple[int, int]:
+        """(bytes up, bytes down) of the site with the most, since the last call."""
+        counts = max(self._up.values(), default=0), max(self._down.values(), default=0)
+        self._up, self._down = {}, {}
+        return counts

@@ -1,0 +1,119 @@
+"""The next global state from the last one and the integer sum: pure, exact, the same everywhere.
+
+Only single float32 and float64 operations on elements (IEEE 754 fixes their results) and integer
+sums; never a floating-point reduction, whose order would differ between machines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedbcs_protocols.codec import centred_sum, dequantise_sum, range_exponent, step_exponent
+from fedbcs_protocols.ring import Words
+from fedbcs_secure.federation.layout import Layout, initial_exponents, prototype_share
+from fedbcs_secure.federation.protect import segments
+from fedbcs_secure.federation.state import ClassPrototypes, GlobalState
+from fedbcs_secure.learning.finch import aggregate
+from fedbcs_secure.study import Study
+
+MAX_SHRINK = 2
+"""A range falls by at most this many powers of two a round.
+
+Updates of two sites may cancel in a short segment; without a brake its range would collapse and
+clip both in the next round.
+"""
+
+
+def initial_state(study: Study, plan: Layout, weights: NDArray[np.float32]) -> GlobalState:
+    """State before round 0: no prototypes, ranges from the study."""
+    velocity = np.zeros(weights.size if study.server_momentum else 0, np.float32)
+    return GlobalState(0, weights.copy(), velocity, (), initial_exponents(study, plan))
+
+
+def next_state(
+    state: GlobalState,
+    total: Words,
+    plan: Layout,
+    study: Study,
+    individual: Sequence[Words] | None = None,
+) -> GlobalState:
+    """Apply the sum of a round (N,) uint32.
+
+    ``individual`` holds every site's prototype part, in roster order: only under
+    ``prototypes = "finch"``, which shows them. Raises the codec's errors for a sum that no set of
+    sites can have made.
+    """
+    sites, bits, places = len(study.roster), study.codec.bits, segments(plan)
+    average = dequantise_sum(total, sites, places, state.exponents, bits).astype(np.float32)
+    step = average[: plan.parameters]
+    velocity = state.velocity
+    if study.server_momentum:
+        velocity = np.float32(study.server_momentum) * state.velocity + step
+        step = velocity
+    centred = centred_sum(total, sites, bits)
+    exponents = tuple(
+        max(
+            previous - MAX_SHRINK,
+            range_exponent(
+                centred[segment.place], step_exponent(previous, bits), previous=previous
+            ),
+        )
+        for segment, previous in zip(places, state.exponents, strict=True)
+    )
+    return GlobalState(
+        round=state.round + 1,
+        weights=state.weights + step,
+        velocity=velocity,
+        prototypes=_prototypes(state, average, plan, study, individual),
+        exponents=exponents,
+    )
+
+
+def _prototypes(
+    state: GlobalState,
+    average: NDArray[np.float32],
+    plan: Layout,
+    study: Study,
+    individual: Sequence[Words] | None,
+) -> tuple[ClassPrototypes, ...]:
+    old = {(p.view, p.label): p.rows for p in state.prototypes}
+    keep = np.float32(study.alignment.prototype_momentum or 0)
+    out = []
+    for index, slot in enumerate(plan.slots):
+        start = index * plan.fused_channels
+        if individual is None:
+            begin = plan.parameters + start
+            rows = average[None, begin : begin + plan.fused_channels].copy()
+            before = old.get((slot.view, slot.label))
+            if keep and before is not None:
+                rows = keep * before + (np.float32(1) - keep) * rows
+        else:
+            rows = _clustered(state, plan, study, individual, index)
+        out.append(ClassPrototypes(slot.view, slot.label, rows))
+    return tuple(out)
+
+
+def _clustered(
+    state: GlobalState,
+    plan: Layout,
+    study: Study,
+    individual: Sequence[Words],
+    index: int,
+) -> NDArray[np.float32]:
+    """FINCH over the holders' own prototypes (the published server step)."""
+    slot = plan.slots[index]
+    place = segments(plan)[len(plan.tensors) + index]
+    start = index * plan.fused_channels
+    rows = []
+    for entry, codes in zip(study.roster, individual, strict=True):
+        if entry.name not in slot.holders:
+            continue
+        part = codes[start : start + plan.fused_channels]
+        alone = type(place)(place.name, 0, place.length)
+        exponent = state.exponents[len(plan.tensors) + index]
+        values = dequantise_sum(part, 1, (alone,), (exponent,), study.codec.bits)
+        rows.append(values / prototype_share(study, slot, entry.name))
+    return aggregate(np.stack(rows)).astype(np.float32)

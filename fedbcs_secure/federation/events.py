@@ -1,0 +1,54 @@
+"""What a simulation tells its observer, as frozen values. Observers only look."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class RoundStarted:
+    round: int
+    rounds: int
+
+
+@dataclass(frozen=True)
+class StepDone:
+    """A site finished ``done`` of ``total`` optimizer steps of this round."""
+
+    site: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class SiteTrained:
+    site: str
+    loss: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class SiteValidated:
+    """Mean foreground Dice over the site's validation patients, under the new state."""
+
+    site: str
+    dice: float
+
+
+@dataclass(frozen=True)
+class RoundFinished:
+    """``bytes_up`` is one site's upload in all stages, ``bytes_down`` what one site was sent."""
+
+    round: int
+    seconds: float
+    bytes_up: int
+    bytes_down: int
+
+
+Event = RoundStarted | StepDone | SiteTrained | SiteValidated | RoundFinished
+Observer = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """The observer that does not look."""

@@ -1,0 +1,110 @@
+"""What stands where in the one vector that a site contributes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fedbcs_secure.learning.weights import TensorSpec
+from fedbcs_secure.study import SiteEntry, Study
+
+VIEWS = 2
+
+
+@dataclass(frozen=True)
+class PrototypeSlot:
+    """One class in one view, with the sites that hold the class."""
+
+    view: int
+    label: int
+    holders: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Weight tensors in model order, then prototypes by (view, class); a range each.
+
+    ``sizes`` are the lengths of the segments, ``parameters`` is P, ``length`` that of the vector.
+    """
+
+    tensors: tuple[TensorSpec, ...]
+    slots: tuple[PrototypeSlot, ...]
+    fused_channels: int
+
+    @property
+    def parameters(self) -> int:
+        return sum(t.size for t in self.tensors)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        return (*(t.size for t in self.tensors), *(self.fused_channels for _ in self.slots))
+
+    @property
+    def length(self) -> int:
+        return self.parameters + len(self.slots) * self.fused_channels
+
+
+def layout(study: Study, tensors: Sequence[TensorSpec], fused_channels: int) -> Layout:
+    """The layout of a resolved study. A class with fewer than ``min_sites`` holders is left out:
+
+    its sum would come close to showing a single site's prototype.
+    """
+    slots = []
+    if study.alignment.form != "off" and fused_channels:
+        for view in range(VIEWS):
+            for label in range(study.data.classes):
+                holders = tuple(s.name for s in study.roster if label in s.classes)
+                if len(holders) >= study.min_sites:
+                    slots.append(PrototypeSlot(view, label, holders))
+    return Layout(tuple(tensors), tuple(slots), fused_channels)
+
+
+def share(study: Study, site: str) -> float:
+    """The site's part of the weighted average: nominal weight over the roster's total."""
+    return entry(study, site).weight / math.fsum(s.weight for s in study.roster)
+
+
+def prototype_share(study: Study, slot: PrototypeSlot, site: str) -> float:
+    """The site's part of a prototype's average.
+
+    Gentle alignment weighs sites equally; otherwise nominal weights among the holders.
+    """
+    if site not in slot.holders:
+        return 0.0
+    if study.alignment.form == "gentle":
+        return 1 / len(slot.holders)
+    return entry(study, site).weight / math.fsum(entry(study, s).weight for s in slot.holders)
+
+
+def entry(study: Study, site: str) -> SiteEntry:
+    """The site's line in the roster. Raises KeyError for a stranger."""
+    for candidate in study.roster:
+        if candidate.name == site:
+            return candidate
+    raise KeyError(site)
+
+
+def initial_exponents(study: Study, plan: Layout) -> tuple[int, ...]:
+    """Ranges of round 0, from the study alone.
+
+    An Adam step moves a weight by about lr; twice lr times the steps bounds a round with room.
+    For SGD the gradient is taken as at most 4.
+    """
+    t = study.training
+    reach = study.codec.initial_update_range
+    if reach is None:
+        per_step = 2 * t.lr if t.optimizer == "adam" else 4 * t.lr / (1 - t.momentum)
+        reach = max(share(study, s.name) * s.steps for s in study.roster) * per_step
+    update = ceil_log2(reach)
+    out = [update] * len(plan.tensors)
+    for slot in plan.slots:
+        largest = max(prototype_share(study, slot, s) for s in slot.holders)
+        out.append(ceil_log2(largest * study.codec.initial_prototype_range))
+    return tuple(out)
+
+
+def ceil_log2(value: float) -> int:
+    """The smallest e with 2^e >= value > 0, exactly (a libm's log2 may differ in the last bit)."""
+    mantissa, exponent = math.frexp(value)
+    return exponent - 1 if mantissa == 0.5 else exponent

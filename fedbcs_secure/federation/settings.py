@@ -1,0 +1,48 @@
+"""What a simulation needs beside the study: where data and results are, device, extras.
+
+Table ``[simulate]`` of a study file. No part of the study's digest.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fedbcs_secure.errors import StudyError
+from fedbcs_secure.study import SiteName
+
+
+class SimulationSettings(BaseModel):
+    """``patients``, ``slices`` and ``severity`` are for the synthetic sources only."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: str = "synthetic-mri"
+    out: str | None = None
+    sites: tuple[SiteName, ...] = ()
+    """Only these sites take part; empty: all of the source."""
+    fold: int | None = Field(None, ge=0)
+    patients: int = Field(20, ge=3, le=100_000)
+    slices: int = Field(4, ge=1, le=200)
+    severity: float | None = Field(None, ge=0, le=1)
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    threads: int | None = Field(None, ge=1, le=1024)
+    validate_every: int = Field(1, ge=0)
+    """Rounds between validations; 0: never."""
+    overlays: int = Field(3, ge=0, le=1000)
+    """Test patients a site whose masks are drawn at the end."""
+    tensorboard: bool = False
+
+
+def build_settings(values: dict[str, Any]) -> SimulationSettings:
+    """Validate. Raises :class:`StudyError` with a line for each mistake."""
+    try:
+        return SimulationSettings.model_validate(values)
+    except ValidationError as error:
+        lines = [
+            f"simulate.{'.'.join(str(p) for p in item['loc'])}: {item['msg']}"
+            for item in error.errors()
+        ]
+        raise StudyError("\n".join(lines)) from None

@@ -1,0 +1,295 @@
+"""A whole study in one process: every site, the combiner and the tables at the end.
+
+A simulation sees every site anyway, so it gathers validation and test metrics outside the
+protocol; what crosses between sites and combiner is exactly what would cross a network.
+"""
+
+from __future__ import annotations
+
+import platform
+import resource
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from fedbcs_secure import __version__
+from fedbcs_secure.data.pictures import save_overlay
+from fedbcs_secure.data.records import Cohort, Dataset, Patient
+from fedbcs_secure.errors import DataError, RunFolderError
+from fedbcs_secure.federation.events import (
+    Observer,
+    RoundFinished,
+    RoundStarted,
+    SiteTrained,
+    SiteValidated,
+    StepDone,
+    ignore,
+)
+from fedbcs_secure.federation.figures import save_curves
+from fedbcs_secure.federation.layout import Layout, layout
+from fedbcs_secure.federation.memory import MemoryFederation
+from fedbcs_secure.federation.runfolder import RunFolder
+from fedbcs_secure.federation.settings import SimulationSettings
+from fedbcs_secure.federation.state import GlobalState
+from fedbcs_secure.federation.combine import initial_state
+from fedbcs_secure.learning.evaluate import SiteMetrics, summarise
+from fedbcs_secure.learning.learner import Learner
+from fedbcs_secure.learning.local import LocalResult, steps_per_round
+from fedbcs_secure.learning.modelfile import GLOBAL, ModelFile, model_sha256, save_model
+from fedbcs_secure.study import SiteEntry, Study
+
+POOLED = "pooled"
+
+
+def with_roster(study: Study, dataset: Dataset) -> Study:
+    """The study with one roster line a site: training slices as nominal weight, classes held.
+
+    In a study between institutions the roster is agreed beforehand; a simulation may look.
+    """
+    entries = []
+    for site in dataset.sites:
+        train = dataset.cohorts[site].train
+        slices = sum(p.slices for p in train)
+        held = sorted({int(c) for p in train for c in np.unique(p.masks)})
+        entries.append(
+            SiteEntry(
+                name=site,
+                weight=float(slices),
+                steps=steps_per_round(slices, study),
+                classes=tuple(held),
+            )
+        )
+    return Study.model_validate(study.model_dump() | {"roster": [e.model_dump() for e in entries]})
+
+
+@dataclass(frozen=True, eq=False)
+class Simulation:
+    """One run: a resolved study with its roster, data, folder, learner and observer."""
+
+    study: Study
+    settings: SimulationSettings
+    dataset: Dataset
+    folder: RunFolder
+    learner: Learner
+    observer: Observer = ignore
+
+    def run(self) -> dict[str, Any]:
+        """Train from the last completed round, or from the start, and return the summary.
+
+        Interrupted at any point, the last completed round stays in the folder, and running again
+        gives what an uninterrupted run would have given.
+        """
+        if self.folder.finished:
+            raise RunFolderError(f"{self.folder.path} is finished; its summary.json has the result")
+        plan = layout(self.study, self.learner.tensors, self.learner.fused_channels)
+        names = self._learners()
+        states = self.folder.load_states(names)
+        if states is None:
+            start = initial_state(self.study, plan, self.learner.initial_weights())
+            states = dict.fromkeys(names, start)
+        first = next(iter(states.values())).round
+        self.folder.forget_metrics_from(first)
+        federation = MemoryFederation(self.study, plan, self._train) if self.study.federated else None
+        for index in range(first, self.study.rounds):
+            self.observer(RoundStarted(index, self.study.rounds))
+            started = time.perf_counter()
+            losses: dict[str, float] = {}
+            if federation is not None:
+                outcome = federation.run_round(states[GLOBAL_LEARNER])
+                states = {GLOBAL_LEARNER: outcome.state}
+                losses = outcome.losses
+                up, down = outcome.bytes_up, outcome.bytes_down
+            else:
+                states, losses = self._train_alone(states)
+                up = down = 0
+            seconds = time.perf_counter() - started
+            self._finish_round(states, index, losses, seconds, up, down)
+        return self._conclude(states)
+
+    def _learners(self) -> tuple[str, ...]:
+        if self.study.federated:
+            return (GLOBAL_LEARNER,)
+        return (POOLED,) if self.study.method == "pooled" else self.dataset.sites
+
+    def _train(self, site: str, state: GlobalState) -> LocalResult:
+        """A site's local training; ``pooled`` is one site with everybody's patients."""
+        if site == POOLED:
+            patients = tuple(p for s in self.dataset.sites for p in self.dataset.cohorts[s].train)
+        else:
+            patients = self.dataset.cohorts[site].train
+        result = self.learner.train(
+            state.weights,
+            patients,
+            site=site,
+            round_index=state.round,
+            prototypes=state.prototype_rows(),
+            progress=lambda done, total: self.observer(StepDone(site, done, total)),
+        )
+        self.observer(SiteTrained(site, result.loss, result.seconds))
+        return result
+
+    def _train_alone(
+        self, states: Mapping[str, GlobalState]
+    ) -> tuple[dict[str, GlobalState], dict[str, float]]:
+        after, losses = {}, {}
+        for name, state in states.items():
+            result = self._train(name, state)
+            after[name] = GlobalState(
+                state.round + 1,
+                state.weights + result.delta,
+                state.velocity,
+                state.prototypes,
+                state.exponents,
+            )
+            losses[name] = result.loss
+        return after, losses
+
+    def _finish_round(
+        self,
+        states: Mapping[str, GlobalState],
+        index: int,
+        losses: Mapping[str, float],
+        seconds: float,
+        bytes_up: int,
+        bytes_down: int,
+    ) -> None:
+        every = self.settings.validate_every
+        rows = []
+        for site in self.dataset.sites:
+            dice = None
+            patients = self.dataset.cohorts[site].validation
+            if patients and every and ((index + 1) % every == 0 or index + 1 == self.study.rounds):
+                weights = self._state_of(states, site).weights
+                metrics = self.learner.evaluate(weights, patients, with_distances=False)
+                dice = summarise(metrics).dice
+                self.observer(SiteValidated(site, dice))
+            rows.append(
+                {
+                    "round": index,
+                    "site": site,
+                    "loss": losses.get(site, losses.get(POOLED)),
+                    "validation_dice": dice,
+                    "round_seconds": seconds,
+                    "bytes_up": bytes_up,
+                    "bytes_down": bytes_down,
+                }
+            )
+        self.folder.append_metrics(rows)
+        self.folder.save_states(states)
+        self._tensorboard(rows)
+        self.observer(RoundFinished(index, seconds, bytes_up, bytes_down))
+
+    def _state_of(self, states: Mapping[str, GlobalState], site: str) -> GlobalState:
+        return states[site] if site in states else next(iter(states.values()))
+
+    def _tensorboard(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        if not self.settings.tensorboard:
+            return
+        from fedbcs_secure.federation.tensorboard import write_scalars
+
+        write_scalars(self.folder.path / "tensorboard", rows)
+
+    def _conclude(self, states: Mapping[str, GlobalState]) -> dict[str, Any]:
+        if self.study.method == "local":
+            weights = {site: states[site].weights for site in self.dataset.sites}
+        else:
+            weights = {GLOBAL: next(iter(states.values())).weights}
+        model = ModelFile(self.study, weights)
+        sites: dict[str, dict[str, Any]] = {}
+        for site in self.dataset.sites:
+            cohort = self.dataset.cohorts[site]
+            metrics = self.learner.evaluate(model.for_site(site), cohort.test)
+            sites[site] = site_row(summarise(metrics), len(cohort.test))
+            self._overlays(model, cohort)
+        rows = self.folder.metrics()
+        summary = {
+            "method": self.study.method,
+            "protection": self.study.protection if self.study.federated else "none",
+            "rounds": self.study.rounds,
+            "seed": self.study.seed,
+            "sites": sites,
+            "mean_dice": float(np.mean([row["dice"] for row in sites.values()])),
+            "worst_dice": min(row["dice"] for row in sites.values()),
+            "worst_site": min(sites, key=lambda s: sites[s]["dice"]),
+            "seconds_per_round": float(
+                np.mean(list({row["round"]: row["round_seconds"] for row in rows}.values()))
+            ),
+            "bytes_up_per_parameter": rows[-1]["bytes_up"] / self.learner.parameters,
+            "bytes_down_per_parameter": rows[-1]["bytes_down"] / self.learner.parameters,
+            "parameters": self.learner.parameters,
+            "model_sha256": model_sha256(model),
+            "study_digest": self.study.digest.hex(),
+            "peak_memory_mb": peak_memory_mb(),
+            "device": str(self.learner.runtime),
+            "python": platform.python_version(),
+            "version": __version__,
+        }
+        save_model(model, self.folder.path / "model.safetensors")
+        title = f"{self.study.method}, {summary['protection']}, seed {self.study.seed}"
+        save_curves(rows, self.folder.path / "curves.png", title=title)
+        self.folder.write_summary(summary)
+        return summary
+
+    def _overlays(self, model: ModelFile, cohort: Cohort) -> None:
+        chosen: Sequence[Patient] = cohort.test[: self.settings.overlays]
+        for patient in chosen:
+            folder = self.folder.path / "overlays"
+            folder.mkdir(exist_ok=True)
+            middle = patient.slices // 2
+            image = patient.images[middle : middle + 1]
+            mask = self.learner.predict(model.for_site(cohort.site), image)[0]
+            save_overlay(
+                folder / f"{cohort.site}-{patient.patient}.png",
+                image[0],
+                patient.masks[middle],
+                mask,
+                stacked=self.study.data.volume == "stack3",
+            )
+
+
+GLOBAL_LEARNER = "global"
+
+
+def site_row(metrics: SiteMetrics, patients: int) -> dict[str, Any]:
+    """A site's metrics as they stand in ``summary.json``."""
+    return {
+        "dice": metrics.dice,
+        "hd95": metrics.hd95,
+        "assd": metrics.assd,
+        "unit": metrics.unit,
+        "patients": patients,
+    }
+
+
+def peak_memory_mb() -> float:
+    """The process's peak resident set in MB (1e6 bytes)."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024) / 1e6
+
+
+def only_sites(dataset: Dataset, sites: Sequence[str]) -> Dataset:
+    """``dataset`` reduced to ``sites``; none named keeps all.
+
+    Raises :class:`DataError` when one is not there.
+    """
+    unknown = sorted(set(sites) - set(dataset.sites))
+    if unknown:
+        raise DataError(
+            f"the data have no site {', '.join(unknown)}; there are {', '.join(dataset.sites)}"
+        )
+    if not sites:
+        return dataset
+    return replace(dataset, cohorts={name: dataset.cohorts[name] for name in sites})
+
+
+def check_dataset(study: Study, dataset: Dataset) -> None:
+    """Raise :class:`DataError` when a federated study has too few sites to sum over."""
+    if study.federated and len(dataset.sites) < study.min_sites:
+        raise DataError(
+            f"the data hold {len(dataset.sites)} site(s) ({', '.join(dataset.sites)}), and the "
+            f"study wants at least {study.min_sites}; add sites, or use --method local or pooled"
+        )

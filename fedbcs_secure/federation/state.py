@@ -1,0 +1,126 @@
+"""The global state of a federation: what all parties hold after each round, bit for bit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from fedbcs_secure.errors import RunFolderError
+
+_DOMAIN = b"fedbcs-secure global state v1\x00"
+
+
+@dataclass(frozen=True, eq=False)
+class ClassPrototypes:
+    """Global prototypes of one class in one view: ``rows`` is (n, 3d) float32."""
+
+    view: int
+    label: int
+    rows: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class GlobalState:
+    """State before round ``round``.
+
+    ``weights`` (P,) float32; ``velocity`` (P,) float32, or (0,) without server momentum;
+    ``prototypes`` sorted by (view, label); ``exponents``: for each segment of the update vector,
+    e of its range ±2^e in the coming round. ``digest`` names the whole: it is mixed into every
+    key, so parties with different states cannot form a sum.
+    """
+
+    round: int
+    weights: NDArray[np.float32]
+    velocity: NDArray[np.float32]
+    prototypes: tuple[ClassPrototypes, ...]
+    exponents: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        for array in (self.weights, self.velocity, *(p.rows for p in self.prototypes)):
+            array.flags.writeable = False
+
+    @cached_property
+    def digest(self) -> bytes:
+        """SHA-256 of a canonical encoding (little-endian float32, lengths before contents)."""
+        digest = hashlib.sha256(_DOMAIN + struct.pack("<Q", self.round))
+        for array in (self.weights, self.velocity):
+            digest.update(struct.pack("<Q", array.size))
+            digest.update(np.ascontiguousarray(array, "<f4"))
+        digest.update(struct.pack("<Q", len(self.prototypes)))
+        for item in self.prototypes:
+            digest.update(struct.pack("<4Q", item.view, item.label, *item.rows.shape))
+            digest.update(np.ascontiguousarray(item.rows, "<f4"))
+        digest.update(struct.pack("<Q", len(self.exponents)))
+        digest.update(np.asarray(self.exponents, "<i4"))
+        return digest.digest()
+
+    def prototype_rows(self, views: int = 2) -> tuple[dict[int, NDArray[np.float32]], ...]:
+        """For each view, class -> (n, 3d): the form that training takes."""
+        out: tuple[dict[int, NDArray[np.float32]], ...] = tuple({} for _ in range(views))
+        for item in self.prototypes:
+            out[item.view][item.label] = item.rows
+        return out
+
+
+def save_state(state: GlobalState, path: Path) -> None:
+    """Write a checkpoint atomically and durably (temporary file, sync, rename, sync)."""
+    arrays = {"weights": state.weights, "velocity": state.velocity}
+    for item in state.prototypes:
+        arrays[f"prototypes/{item.view}/{item.label}"] = item.rows
+    metadata = {
+        "format": "fedbcs-secure state v1",
+        "round": str(state.round),
+        "exponents": json.dumps(state.exponents),
+        "digest": state.digest.hex(),
+    }
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("wb") as stream:
+        stream.write(save(arrays, metadata=metadata))
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(path)
+    _sync_folder(path.parent)
+
+
+def load_state(path: Path) -> GlobalState:
+    """Read a checkpoint. Raises :class:`RunFolderError` unless its digest comes out the same."""
+    try:
+        with safe_open(path, framework="numpy") as stream:
+            metadata: dict[str, str] = stream.metadata() or {}
+            prototypes = []
+            for key in sorted(stream.keys()):
+                if key.startswith("prototypes/"):
+                    _, view, label = key.split("/")
+                    prototypes.append(
+                        ClassPrototypes(int(view), int(label), stream.get_tensor(key))
+                    )
+            state = GlobalState(
+                round=int(metadata["round"]),
+                weights=stream.get_tensor("weights"),
+                velocity=stream.get_tensor("velocity"),
+                prototypes=tuple(sorted(prototypes, key=lambda p: (p.view, p.label))),
+                exponents=tuple(int(e) for e in json.loads(metadata["exponents"])),
+            )
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise RunFolderError(f"{path} is not a readable checkpoint: {error}") from None
+    if state.digest.hex() != metadata.get("digest"):
+        raise RunFolderError(f"{path} was altered: its content does not match its digest")
+    return state
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,239 @@
+"""The study document: every choice that all sites must share, as one frozen, digested value.
+
+TOML on disk, unknown keys refused, safe defaults. ``Study.digest`` binds protocol messages and key
+derivations, so neither server nor organiser can change a parameter afterwards. Two things are *not*
+in it: where a site keeps its data, and any secret.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from fedbcs_secure.errors import StudyError
+
+Method = Literal["fedbcs", "fedavg", "fedprox", "local", "pooled"]
+Protection = Literal["secagg", "none"]
+Alignment = Literal["gentle", "faithful", "off"]
+SiteName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,31}$")]
+
+_MAX_STUDY_BYTES = 1_000_000
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataContract(_Section):
+    """How every site turns its files into tensors."""
+
+    size_px: int = Field(128, ge=16, le=2048, multiple_of=16)
+    channels: Literal[1, 3] = 3
+    classes: int = Field(2, ge=2, le=64, description="background included")
+    labels: Literal["nonzero"] | tuple[int, ...] = "nonzero"
+    """``nonzero``: any value above 0 is class 1. A list: ``labels[i]`` in the file is class i."""
+    scaling: Literal["minmax", "percentile99", "fixed"] = "minmax"
+    """Per image to [0, 1]: minimum to maximum; minimum to 99th percentile; fixed 8-bit /255."""
+    volume: Literal["slices", "stack3"] = "slices"
+    """How a 3-D volume is taken: single slices, or each slice with both neighbours as channels."""
+    validation_fraction: float = Field(0.1, ge=0, lt=0.5)
+    test_fraction: float = Field(0.2, ge=0, lt=0.9)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> DataContract:
+        if self.labels == "nonzero" and self.classes != 2:
+            raise ValueError('labels = "nonzero" means classes = 2; list the label values instead')
+        if isinstance(self.labels, tuple) and len(self.labels) != self.classes:
+            raise ValueError(f"labels lists {len(self.labels)} values for {self.classes} classes")
+        if isinstance(self.labels, tuple) and len(set(self.labels)) != len(self.labels):
+            raise ValueError("labels lists a value twice")
+        if self.volume == "stack3" and self.channels != 3:
+            raise ValueError('volume = "stack3" needs channels = 3')
+        return self
+
+
+class ModelConfig(_Section):
+    """The U-Net. ``fsr`` and ``fused_width`` default to what the method calls for."""
+
+    width: int = Field(32, ge=4, le=256)
+    norm: Literal["instance", "group", "batch"] = "instance"
+    fsr: Literal["off", "published", "all"] | None = None
+    """Style recalibration: none; encoder levels 1-3; every encoder and decoder level."""
+    fused_width: int | None = Field(None, ge=2, le=1024)
+    """Channels of one fused level (d); None: 16 for gentle alignment, 8·width for faithful."""
+
+
+class Training(_Section):
+    """Local training of one round."""
+
+    optimizer: Literal["adam", "sgd"] = "adam"
+    lr: float = Field(1e-3, gt=0, le=10)
+    momentum: float = Field(0.0, ge=0, lt=1, description="of SGD, within a round")
+    weight_decay: float = Field(1e-4, ge=0, le=1)
+    batch_size: int = Field(6, ge=1, le=1024)
+    local_epochs: int = Field(1, ge=1, le=100)
+    augment: bool = True
+    prox_mu: float = Field(0.01, ge=0, description="used by method fedprox only")
+
+
+class AlignmentConfig(_Section):
+    """CDPA: alignment of pixel features with the class prototypes of all sites."""
+
+    form: Alignment = "gentle"
+    weight: float | None = Field(None, ge=0)
+    """Weight of L_MP; None: 0.1 for gentle, 1 for faithful."""
+    temperature: float | None = Field(None, gt=0)
+    """None: 0.3 for gentle, 0.005 (the paper's, nuclei) for faithful."""
+    warmup_rounds: int | None = Field(None, ge=0)
+    """Rounds without L_MP; None: 4 for gentle, 1 for faithful (round 0 has no prototypes)."""
+    prototypes: Literal["mean", "finch"] = "mean"
+    prototype_momentum: float | None = Field(None, ge=0, lt=1)
+    """Share of the old global prototype that is kept; None: 0.5 for gentle, 0 for faithful."""
+
+
+class Codec(_Section):
+    """Fixed-point form of what a site contributes."""
+
+    bits: int = Field(16, ge=8, le=24)
+    initial_update_range: float | None = Field(None, gt=0)
+    """Largest |weighted weight update| that round 0 can carry; None: from lr and optimizer."""
+    initial_prototype_range: float = Field(8.0, gt=0)
+
+
+class SiteEntry(_Section):
+    """One line of the roster. ``weight`` is nominal: agreed beforehand, never a count of today."""
+
+    name: SiteName
+    weight: float = Field(gt=0, allow_inf_nan=False)
+    steps: int = Field(ge=1)
+    """Nominal optimizer steps a round (what initial ranges are computed from)."""
+    classes: tuple[int, ...]
+    """The classes that this site holds, background included."""
+
+
+class Study(_Section):
+    """The whole document. Build one with :func:`load`, :meth:`resolved` and keyword arguments."""
+
+    name: str = Field("study", pattern=r"^[A-Za-z0-9][A-Za-z0-9_. -]{0,63}$")
+    protocol_version: Literal[1] = 1
+    method: Method = "fedbcs"
+    protection: Protection = "secagg"
+    rounds: int = Field(20, ge=1, le=100_000)
+    seed: int = Field(0, ge=0, lt=2**63)
+    """Public. Seeds initial weights, the rounding stream and (without DP) the local training."""
+    server_momentum: float = Field(0.0, ge=0, lt=1)
+    min_sites: int = Field(3, ge=1)
+    """A class with fewer holders is not aligned; a round with fewer sites does not happen.
+    At least 3 under ``secagg``: from a sum of two, either site can read the other."""
+    data: DataContract = DataContract()
+    model: ModelConfig = ModelConfig()
+    training: Training = Training()
+    alignment: AlignmentConfig = AlignmentConfig()
+    codec: Codec = Codec()
+    roster: tuple[SiteEntry, ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Study:
+        if self.alignment.prototypes == "finch" and self.protection != "none":
+            raise ValueError(
+                'prototypes = "finch" needs each site\'s own prototypes in the clear, so it works '
+                'only with protection = "none" (research on data that may be shown); use "mean"'
+            )
+        if self.protection == "secagg" and self.min_sites < 3:
+            raise ValueError(
+                'protection = "secagg" needs min_sites of 3 or more: '
+                "from a sum of two, either site can read the other"
+            )
+        names = [entry.name for entry in self.roster]
+        if len(set(names)) != len(names):
+            raise ValueError("the roster names a site twice")
+        for entry in self.roster:
+            if any(c < 0 or c >= self.data.classes for c in entry.classes):
+                raise ValueError(f"site {entry.name} lists a class outside 0..{self.data.classes - 1}")
+            if len(set(entry.classes)) != len(entry.classes):
+                raise ValueError(f"site {entry.name} lists a class twice")
+        if self.federated and self.roster and len(self.roster) < self.min_sites:
+            raise ValueError(
+                f"{len(self.roster)} site(s) in the roster, min_sites = {self.min_sites}: "
+                "a sum over so few sites would show their updates"
+            )
+        return self
+
+    @property
+    def federated(self) -> bool:
+        """Whether the method exchanges anything (``local`` and ``pooled`` do not)."""
+        return self.method in ("fedbcs", "fedavg", "fedprox")
+
+    def resolved(self) -> Study:
+        """The study with every None replaced by what the method calls for."""
+        aligned = self.method == "fedbcs" and self.alignment.form != "off"
+        gentle = self.alignment.form == "gentle"
+        a = self.alignment
+
+        def pick(value: Any, default: Any) -> Any:
+            return default if value is None else value
+
+        alignment = a.model_copy(
+            update={
+                "form": a.form if aligned else "off",
+                "weight": pick(a.weight, 0.1 if gentle else 1.0),
+                "temperature": pick(a.temperature, 0.3 if gentle else 0.005),
+                "warmup_rounds": pick(a.warmup_rounds, 4 if gentle else 1),
+                "prototype_momentum": pick(a.prototype_momentum, 0.5 if gentle else 0.0),
+            }
+        )
+        model = self.model.model_copy(
+            update={
+                "fsr": pick(self.model.fsr, "published" if self.method == "fedbcs" else "off"),
+                "fused_width": pick(self.model.fused_width, 16 if gentle else 8 * self.model.width),
+            }
+        )
+        return self.model_copy(update={"alignment": alignment, "model": model})
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of the canonical JSON of the document (sorted keys, shortest floats)."""
+        canonical = json.dumps(
+            self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False
+        )
+        return hashlib.sha256(b"fedbcs-secure study v1\x00" + canonical.encode()).digest()
+
+    def to_toml(self) -> str:
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+
+def _sentences(error: ValidationError) -> str:
+    lines = []
+    for item in error.errors():
+        where = ".".join(str(part) for part in item["loc"]) or "study"
+        lines.append(f"{where}: {item['msg'].removeprefix('Value error, ')}")
+    return "\n".join(lines)
+
+
+def build(values: dict[str, Any]) -> Study:
+    """Validate ``values`` as a study. Raises :class:`StudyError` with a line for each mistake."""
+    try:
+        return Study.model_validate(values)
+    except ValidationError as error:
+        raise StudyError(_sentences(error)) from None
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The raw tables of a study file, for :func:`build` after flags were laid over them.
+
+    Raises :class:`StudyError` when the file is missing, over 1 MB or not TOML.
+    """
+    try:
+        if path.stat().st_size > _MAX_STUDY_BYTES:
+            raise StudyError(f"{path} is over 1 MB, which is no study document")
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StudyError(f"cannot read study file {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise StudyError(f"{path} is not valid TOML: {error}") from None

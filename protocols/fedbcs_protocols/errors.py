@@ -1,0 +1,69 @@
+"""Errors of the protocols: misuse on this side, misbehaviour of the other.
+
+A text names the field, the expected and the received size or kind. It never holds a key, a mask, a
+signature or a value of a vector, so it may be logged.
+"""
+
+from __future__ import annotations
+
+
+class ProtocolError(Exception):
+    """Base of every error that the protocols raise on purpose."""
+
+
+class LocalError(ProtocolError):
+    """This side misused the protocol: wrong argument, wrong order of calls, second use."""
+
+
+class PeerError(ProtocolError):
+    """A peer sent something that the protocol does not allow.
+
+    ``sender`` is the name that the frame claims. That they made the frame is proven only where the
+    signature was checked first (not for :class:`MalformedFrame`, :class:`UnknownSender`,
+    :class:`BadSignature`, nor an :class:`UnexpectedFrame` of an unwelcome kind); who delivered it,
+    or kept it and delivered it again, is never proven.
+    """
+
+    def __init__(self, sender: str, what: str) -> None:
+        self.sender = sender
+        self.what = what
+        super().__init__(f"{sender}: {what}")
+
+
+class MalformedFrame(PeerError):
+    """The bytes are not the canonical form of a frame or of its body, or are over the limit."""
+
+
+class UnknownSender(PeerError):
+    """The frame claims a sender who is not in the roster."""
+
+
+class BadSignature(PeerError):
+    """The signature is not that of the claimed sender over these bytes."""
+
+
+class WrongBinding(PeerError):
+    """The frame is genuine but belongs to another study, round, attempt, phase or state.
+
+    ``field`` names the first field that differs.
+    """
+
+    def __init__(self, sender: str, field: str) -> None:
+        self.field = field
+        super().__init__(sender, f"the frame's {field} is not the one of this session")
+
+
+class UnexpectedFrame(PeerError):
+    """A genuine frame at the wrong time: of another kind, too early, too late or a second time."""
+
+
+class BadKey(PeerError):
+    """A mask key that is of low order, used by two sites, or not the one that was announced."""
+
+
+class BadKeyList(PeerError):
+    """The list of keys leaves a site out, repeats one, or is not in the order of the roster."""
+
+
+class SumOutOfRange(PeerError):
+    """A sum holds a value that no sum of honest contributions can have."""

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from fedbcs_secure.learning._quadratic import level_products
+from fedbcs_secure.learning.fusion import DECODER, ENCODER, VIEWS, Features, Fusion
+
+
+def _features(seed: int, encoder: list[int], decoder: list[int], size: tuple[int, int]) -> Features:
+    g = torch.Generator().manual_seed(seed)
+
+    def maps(channels: list[int]) -> tuple[Tensor, ...]:
+        return tuple(
+            torch.randn(2, c, size[0] >> k, size[1] >> k, generator=g).double().requires_grad_()
+            for k, c in enumerate(channels)
+        )
+
+    return Features(torch.zeros(2, 2, *size).double(), maps(encoder), maps(decoder))
+
+
+_channels = st.lists(st.integers(1, 7), min_size=4, max_size=4)
+_sizes = st.tuples(st.sampled_from([8, 16, 32]), st.sampled_from([8, 16, 24]))
+
+
+@given(st.integers(0, 2**31), _channels, _channels, _sizes, st.integers(1, 8), st.booleans())
+def test_products_and_sums_equal_the_dense_form(
+    seed: int,
+    encoder: list[int],
+    decoder: list[int],
+    size: tuple[int, int],
+    width: int,
+    centred: bool,
+) -> None:
+    features = _features(seed, encoder, decoder, size)
+    torch.manual_seed(seed)
+    fusion = Fusion(encoder, width, decoder).double()
+    anchors = torch.randn(3, 3 * width).double()
+    centre = torch.randn(3 * width).double() if centred else None
+    labels = torch.randint(0, 4, (2, *size)) % 3
+    for view in VIEWS:
+        fused = fusion.fused(features, view)
+        grid = size if view == ENCODER else (size[0] // 4, size[1] // 4)
+        assert fused.shape == (2, 3 * width, *grid)
+        moved = fused if centre is None else fused - centre[:, None, None]
+        dots, norms = fusion.products(features, view, anchors, centre)
+        expected = torch.einsum("nd,bdhw->bnhw", anchors, moved), moved.square().sum(1)
+        torch.testing.assert_close(dots, expected[0], rtol=1e-9, atol=1e-10)
+        torch.testing.assert_close(norms, expected[1], rtol=1e-9, atol=1e-10)
+
+        step = 1 if view == ENCODER else 4
+        members = torch.nn.functional.one_hot(labels[:, ::step, ::step], 4).double()
+        sums, counts = fusion.class_sums(features, view, labels, 4)
+        torch.testing.assert_close(sums, torch.einsum("bhwk,bdhw->bkd", members, fused))
+        torch.testing.assert_close(counts, members.sum((1, 2)))
+        assert not counts[:, 3].any()
+        means, pixels = fusion.class_means(features, view, labels, 4)
+        torch.testing.assert_close(means * pixels[:, None], sums.sum(0))
+
+
+@pytest.mark.parametrize("width", [2, 5])
+@pytest.mark.parametrize("view", VIEWS)
+def test_gradcheck_of_both_exact_forms(width: int, view: int) -> None:
+    """Width 2 goes through the direct form at every level, width 5 through the Gram form."""
+    features = _features(0, [3, 3, 4, 4], [3, 3, 4, 4], (8, 8))
+    torch.manual_seed(0)
+    fusion = Fusion([3, 3, 4, 4], width).double()
+    anchors = torch.randn(2, 3 * width).double()
+    maps = features.encoder if view == ENCODER else features.decoder
+    parameters = list((fusion.encoder if view == ENCODER else fusion.decoder).parameters())
+
+    def call(*inputs: Tensor) -> tuple[Tensor, Tensor]:
+        replaced = features._replace(**{"encoder" if view == ENCODER else "decoder": inputs[:4]})
+        return fusion.products(replaced, view, anchors)
+
+    assert torch.autograd.gradcheck(call, (*maps, *parameters), fast_mode=True)
+
+
+@pytest.mark.parametrize("width", [2, 8])
+def test_level_products_gradcheck(width: int) -> None:
+    shapes = ((2, 4, 4, 6), (width, 4), (2, width, 2, 3))
+    inputs = [torch.randn(s, dtype=torch.float64, requires_grad=True) for s in shapes]
+    anchors = torch.randn(3, width, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda *x: level_products(*x, anchors), inputs)
+
+
+def test_level_products_take_any_memory_layout() -> None:
+    shallow, weight = torch.randn(2, 4, 8, 8).double(), torch.randn(2, 4).double()
+    deep, anchors = torch.randn(2, 2, 4, 4).double(), torch.randn(3, 2).double()
+    for strided in (
+        shallow.to(memory_format=torch.channels_last),
+        torch.randn(2, 4, 16, 16).double()[..., ::2, ::2].copy_(shallow),
+    ):
+        got = level_products(strided.requires_grad_(), weight, deep, anchors)
+        (got[0].sum() + got[1].sum()).backward()
+        dense = shallow.clone().requires_grad_()
+        expected = level_products(dense, weight, deep, anchors)
+        (expected[0].sum() + expected[1].sum()).backward()
+        torch.testing.assert_close(got, expected)
+        torch.testing.assert_close(strided.grad, dense.grad)
+
+
+def test_decoder_keeps_the_top_left_pixel_of_each_block() -> None:
+    features = _features(0, [1] * 4, [1] * 4, (16, 16))
+    fusion = Fusion([1] * 4, 1).double()
+    with torch.no_grad():
+        for convolution in fusion.decoder:
+            convolution.weight.copy_(torch.tensor([1.0, 0.0]).view(1, 2, 1, 1))
+            convolution.bias.zero_()
+    fused = fusion.fused(features, DECODER)
+    torch.testing.assert_close(fused[:, 0], features.decoder[2][:, 0])
+    torch.testing.assert_close(fused[:, 1], features.decoder[1][:, 0, ::2, ::2])
+    torch.testing.assert_close(fused[:, 2], features.decoder[0][:, 0, ::4, ::4])
+
+
+def test_four_levels_are_required() -> None:
+    with pytest.raises(ValueError, match="four levels"):
+        Fusion([1, 2, 3], 4)
+    assert Fusion([1, 2, 3, 4], 5).prototype_width == 15
