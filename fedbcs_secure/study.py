@@ -155,7 +155,9 @@ class Study(_Section):
             raise ValueError("the roster names a site twice")
         for entry in self.roster:
             if any(c < 0 or c >= self.data.classes for c in entry.classes):
-                raise ValueError(f"site {entry.name} lists a class outside 0..{self.data.classes - 1}")
+                raise ValueError(
+                    f"site {entry.name} lists a class outside 0..{self.data.classes - 1}"
+                )
             if len(set(entry.classes)) != len(entry.classes):
                 raise ValueError(f"site {entry.name} lists a class twice")
         if self.federated and self.roster and len(self.roster) < self.min_sites:
@@ -206,6 +208,16 @@ class Study(_Section):
 
     def to_toml(self) -> str:
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+
+def settled(value: float | None) -> float:
+    """The value of a field that :meth:`Study.resolved` fills in.
+
+    Raises :class:`StudyError` when the study was not resolved.
+    """
+    if value is None:
+        raise StudyError("the study still has open defaults; use Study.resolved() first")
+    return value
 
 
 def _sentences(error: ValidationError) -> str:

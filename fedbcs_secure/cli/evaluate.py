@@ -70,7 +70,7 @@ def evaluate(
     from fedbcs_secure.learning.modelfile import load_model, model_sha256
 
     file = load_model(model)
-    wanted = SPLITS if split is SplitChoice.all else (split.value,)
+    wanted = tuple(name for name in SPLITS if split.value in (name, "all"))
     dataset = sources.load(
         data,
         file.study.data,
@@ -88,7 +88,9 @@ def evaluate(
     for site in dataset.sites:
         chosen = [p for name in wanted for p in dataset.cohorts[site].split(name)]
         if not chosen:
-            raise DataError(f"site {site} has no patients in split {split.value!r}; try --split all")
+            raise DataError(
+                f"site {site} has no patients in split {split.value!r}; try --split all"
+            )
         weights = file.for_site(as_site or site)
         rows[site] = site_row(summarise(learner.evaluate(weights, chosen)), len(chosen))
     mean = sum(row["dice"] for row in rows.values()) / len(rows)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -24,96 +26,100 @@ fedbcs-secure simulate --resume runs/fedavg
 """
 
 
+def _option(panel: str) -> Callable[..., Any]:
+    return partial(typer.Option, rich_help_panel=panel)
+
+
+_what = _option("Data and output")
+_study = _option("Study")
+_network = _option("Network and alignment")
+_training = _option("Training")
+_synthetic = _option("Synthetic data")
+_machine = _option("This machine")
+
+
 def simulate(
     study: Annotated[
         Path | None,
-        typer.Option(help="Study file (TOML, see `init`); flags win over it.", metavar="FILE"),
+        _what(help="Study file (TOML, see `init`); flags win over it.", metavar="FILE"),
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option(
-            metavar="PATH|synthetic-mri|synthetic-he",
-            help="Manifest CSV, data folder, or an embedded set. [dim](synthetic-mri)[/]",
+        _what(
+            metavar="PATH",
+            help="Manifest CSV, data folder, synthetic-mri or synthetic-he. "
+            "[dim](synthetic-mri)[/]",
         ),
     ] = None,
+    sites: Annotated[str | None, _what(metavar="A,B,…", help="Only these sites take part.")] = None,
+    fold: Annotated[int | None, _what(help="Fold of the paper's data layouts.")] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Run folder. [dim](runs/METHOD-DATE)[/]")
+        Path | None, _what(metavar="DIR", help="Run folder. [dim](runs/METHOD-DATE)[/]")
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="Go on with an interrupted run.")
+        Path | None, _what(metavar="RUN", help="Go on with an interrupted run.")
     ] = None,
-    method: Annotated[o.Method | None, typer.Option(help="[dim](fedbcs)[/]")] = None,
+    overlays: Annotated[
+        int | None, _what(help="Test patients a site to draw at the end. [dim](3)[/]")
+    ] = None,
+    tensorboard: Annotated[
+        bool | None, _what("--tensorboard", help="Also write TensorBoard event files.")
+    ] = None,
+    as_json: Annotated[bool, _what("--json", help="Print the summary as one JSON object.")] = False,
+    quiet: Annotated[bool, _what("--quiet", "-q", help="No progress, no table.")] = False,
+    method: Annotated[o.Method | None, _study(help="[dim](fedbcs)[/]")] = None,
     protection: Annotated[
         o.Protection | None,
-        typer.Option(help="How updates are protected from the server. [dim](secagg)[/]"),
+        _study(help="How updates are hidden from the server. [dim](secagg)[/]"),
     ] = None,
-    rounds: Annotated[int | None, typer.Option(help="[dim](20)[/]")] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Repeats a CPU run to the bit. [dim](0)[/]")
+    rounds: Annotated[int | None, _study(help="[dim](20)[/]")] = None,
+    seed: Annotated[int | None, _study(help="Repeats a CPU run to the bit. [dim](0)[/]")] = None,
+    server_momentum: Annotated[
+        float | None, _study(help="Momentum on the averaged update. [dim](0)[/]")
     ] = None,
-    sites: Annotated[
-        str | None, typer.Option(metavar="A,B,…", help="Only these sites take part.")
-    ] = None,
-    fold: Annotated[int | None, typer.Option(help="Fold of the paper's data layouts.")] = None,
+    min_sites: Annotated[int | None, _study(help="Fewest sites in a sum. [dim](3)[/]")] = None,
+    bits: Annotated[int | None, _study(help="Bits of a quantised value. [dim](16)[/]")] = None,
     width: Annotated[
-        int | None, typer.Option(help="Channels of the U-Net's first level. [dim](32)[/]")
+        int | None, _network(help="Channels of the U-Net's first level. [dim](32)[/]")
     ] = None,
     size: Annotated[
-        int | None, typer.Option(metavar="PX", help="Image side in pixels. [dim](128)[/]")
+        int | None, _network(metavar="PX", help="Image side in pixels. [dim](128)[/]")
     ] = None,
-    channels: Annotated[int | None, typer.Option(help="1 or 3. [dim](3)[/]")] = None,
-    norm: Annotated[o.Norm | None, typer.Option(help="[dim](instance)[/]")] = None,
+    channels: Annotated[int | None, _network(help="1 or 3. [dim](3)[/]")] = None,
+    norm: Annotated[o.Norm | None, _network(help="[dim](instance)[/]")] = None,
     fsr: Annotated[
         o.Recalibration | None,
-        typer.Option(help="Style recalibration. [dim](published for fedbcs, else off)[/]"),
+        _network(help="Style recalibration. [dim](published for fedbcs, else off)[/]"),
     ] = None,
     alignment: Annotated[
-        o.Alignment | None, typer.Option(help="Prototype alignment of fedbcs. [dim](gentle)[/]")
+        o.Alignment | None, _network(help="Prototype alignment of fedbcs. [dim](gentle)[/]")
     ] = None,
     alignment_weight: Annotated[
-        float | None, typer.Option(help="Weight of L_MP. [dim](0.1 gentle, 1 faithful)[/]")
+        float | None, _network(help="Weight of L_MP. [dim](0.1 gentle, 1 faithful)[/]")
     ] = None,
     prototypes: Annotated[
         o.Prototypes | None,
-        typer.Option(help="finch: only with --protection none. [dim](mean)[/]"),
+        _network(help="finch: only with --protection none. [dim](mean)[/]"),
     ] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate. [dim](0.001)[/]")] = None,
-    optimizer: Annotated[o.Optimizer | None, typer.Option(help="[dim](adam)[/]")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="[dim](6)[/]")] = None,
-    local_epochs: Annotated[int | None, typer.Option(help="Epochs a round. [dim](1)[/]")] = None,
-    augment: Annotated[bool | None, typer.Option(help="Random views of images. [dim](on)[/]")] = None,
-    server_momentum: Annotated[
-        float | None, typer.Option(help="Momentum on the averaged update. [dim](0)[/]")
+    lr: Annotated[float | None, _training(help="Learning rate. [dim](0.001)[/]")] = None,
+    optimizer: Annotated[o.Optimizer | None, _training(help="[dim](adam)[/]")] = None,
+    batch_size: Annotated[int | None, _training(help="Slices a step. [dim](6)[/]")] = None,
+    local_epochs: Annotated[int | None, _training(help="Epochs a round. [dim](1)[/]")] = None,
+    augment: Annotated[
+        bool | None,
+        _training("--augment/--no-augment", help="Random views of images. [dim](on)[/]"),
     ] = None,
-    min_sites: Annotated[
-        int | None, typer.Option(help="Fewest sites in a sum. [dim](3)[/]")
-    ] = None,
-    bits: Annotated[int | None, typer.Option(help="Bits of a quantised value. [dim](16)[/]")] = None,
-    patients: Annotated[
-        int | None, typer.Option(help="Synthetic patients a site. [dim](20)[/]")
-    ] = None,
-    slices: Annotated[
-        int | None, typer.Option(help="Slices a synthetic patient. [dim](4)[/]")
-    ] = None,
+    patients: Annotated[int | None, _synthetic(help="Patients a site. [dim](20)[/]")] = None,
+    slices: Annotated[int | None, _synthetic(help="Slices a patient. [dim](4)[/]")] = None,
     severity: Annotated[
         float | None,
-        typer.Option(help="How far synthetic scanners differ, 0-1. [dim](0.75 MRI, 1 H&E)[/]"),
+        _synthetic(help="How far scanners differ, 0-1. [dim](0.75 MRI, 1 H&E)[/]"),
     ] = None,
-    device: Annotated[o.Device | None, typer.Option(help="[dim](auto)[/]")] = None,
+    device: Annotated[o.Device | None, _machine(help="[dim](auto)[/]")] = None,
     precision: Annotated[
-        o.Precision | None, typer.Option(help="[dim](auto: bfloat16 on CUDA, else float32)[/]")
+        o.Precision | None, _machine(help="[dim](auto: bfloat16 on CUDA, else float32)[/]")
     ] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
-    overlays: Annotated[
-        int | None, typer.Option(help="Test patients a site to draw at the end. [dim](3)[/]")
-    ] = None,
-    tensorboard: Annotated[
-        bool | None, typer.Option("--tensorboard", help="Also write TensorBoard event files.")
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the summary as one JSON object.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no table.")] = False,
+    threads: Annotated[int | None, _machine(help="CPU threads.")] = None,
 ) -> None:
     """Train a study with all its sites in this process; defaults stand in [dim](brackets)[/].
 
@@ -144,5 +150,3 @@ def simulate(
 
         document, settings = RunFolder.open(resume).document()
     execute(document, settings, resume=resume, quiet=quiet, as_json=as_json)
-
-

@@ -7,8 +7,10 @@ that tifffile cannot decode by itself.
 
 from __future__ import annotations
 
+import logging
+import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import tifffile
@@ -27,6 +29,9 @@ _TIFFFILE_COMPRESSIONS = (1, 8, 32946, 32773, 34925)
 _TIFFFILE_PREDICTORS = (1, 2)
 _MINISWHITE, _MINISBLACK, _RGB, _PALETTE = 0, 1, 2, 3
 _ORIENTATION_TAG = 274
+
+# What tifffile has to say about a damaged file is in our error; without a handler it would print.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
 def _frame(image: Image.Image, *, label: bool) -> NDArray[Any]:
@@ -104,6 +109,51 @@ def _read_tiff_by_pillow(path: Path, *, label: bool) -> NDArray[Any]:
     return np.stack(pages)
 
 
+def _pages(file: BinaryIO, size: int) -> int | None:
+    """How many directories a TIFF's chain has; None when the chain breaks off or turns back."""
+    file.seek(0)
+    head = file.read(16)
+    order = "<" if head[:2] == b"II" else ">"
+    big = head[2:4] in (b"\x2b\x00", b"\x00\x2b")
+    count_format, entry_bytes, offset_format = ("Q", 20, "Q") if big else ("H", 12, "I")
+    (offset,) = struct.unpack_from(order + offset_format, head, 8 if big else 4)
+    seen: set[int] = set()
+    while offset:
+        if offset in seen or offset >= size:
+            return None
+        seen.add(offset)
+        file.seek(offset)
+        (entries,) = struct.unpack(
+            order + count_format, file.read(struct.calcsize(order + count_format))
+        )
+        at = file.tell() + entries * entry_bytes
+        if at >= size:
+            return None
+        file.seek(at)
+        (offset,) = struct.unpack(
+            order + offset_format, file.read(struct.calcsize(order + offset_format))
+        )
+    return len(seen)
+
+
+def _check_whole(path: Path, file: tifffile.TiffFile) -> None:
+    """Refuse a TIFF that ends early: tifffile drops its lost pages or fills them with zeros."""
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        pages = _pages(stream, size)
+    series = file.series[0]
+    start = series.dataoffset
+    whole = start is None or start + series.nbytes <= size
+    for page in series.pages:
+        segments = zip(page.dataoffsets, page.databytecounts, strict=True) if page else ()
+        whole = whole and page is not None and all(a > 0 and a + n <= size for a, n in segments)
+    if not whole or pages is None or pages < len(file.pages):
+        raise DataError(
+            f"{path}: truncated: its pages or their pixels lie beyond the end of the file: "
+            "expected a whole TIFF; export or copy it again"
+        )
+
+
 def read_tiff(path: Path, *, label: bool = False) -> Raw:
     """Read a TIFF; several pages of one shape are the slices of a volume.
 
@@ -117,6 +167,7 @@ def read_tiff(path: Path, *, label: bool = False) -> Raw:
             )
         series, page = file.series[0], file.series[0].keyframe
         check_size(path, tuple(series.shape))
+        _check_whole(path, file)
         if page.photometric == _MINISWHITE:
             raise DataError(
                 f"{path}: inverted grey (0 is white): expected 0 = black; save it as plain grey"

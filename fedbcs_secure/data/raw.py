@@ -36,6 +36,7 @@ _DECODE_ERRORS = (
     ArithmeticError,
     MemoryError,
     RuntimeError,
+    AssertionError,
     struct.error,
     zlib.error,
     lzma.LZMAError,

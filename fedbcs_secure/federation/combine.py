@@ -25,6 +25,8 @@ MAX_SHRINK = 2
 Updates of two sites may cancel in a short segment; without a brake its range would collapse and
 clip both in the next round.
 """
+MAX_FALL = 16
+"""... and by at most this many below its initial value: a tensor at rest must be able to wake up."""
 
 
 def initial_state(study: Study, plan: Layout, weights: NDArray[np.float32]) -> GlobalState:
@@ -53,16 +55,7 @@ def next_state(
     if study.server_momentum:
         velocity = np.float32(study.server_momentum) * state.velocity + step
         step = velocity
-    centred = centred_sum(total, sites, bits)
-    exponents = tuple(
-        max(
-            previous - MAX_SHRINK,
-            range_exponent(
-                centred[segment.place], step_exponent(previous, bits), previous=previous
-            ),
-        )
-        for segment, previous in zip(places, state.exponents, strict=True)
-    )
+    exponents = _next_exponents(state, centred_sum(total, sites, bits), plan, study)
     return GlobalState(
         round=state.round + 1,
         weights=state.weights + step,
@@ -70,6 +63,25 @@ def next_state(
         prototypes=_prototypes(state, average, plan, study, individual),
         exponents=exponents,
     )
+
+
+def _next_exponents(
+    state: GlobalState, centred: NDArray[np.int64], plan: Layout, study: Study
+) -> tuple[int, ...]:
+    """Ranges of the coming round: 10 rms of this sum, as a power of two, falling slowly.
+
+    A sum of zeros only says that the step was too coarse, so its range falls too.
+    """
+    out = []
+    initial = initial_exponents(study, plan)
+    for place, previous, first in zip(segments(plan), state.exponents, initial, strict=True):
+        values = centred[place.place]
+        wanted = previous - MAX_SHRINK
+        if values.any():
+            step = step_exponent(previous, study.codec.bits)
+            wanted = max(wanted, range_exponent(values, step, previous=previous))
+        out.append(max(wanted, first - MAX_FALL))
+    return tuple(out)
 
 
 def _prototypes(

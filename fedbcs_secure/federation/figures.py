@@ -25,7 +25,9 @@ def save_curves(rows: Sequence[Mapping[str, Any]], path: Path, *, title: str) ->
         style = {"color": colour, "label": site, "marker": ".", "linewidth": 1.4}
         loss_axis.plot([r["round"] + 1 for r in mine], [r["loss"] for r in mine], **style)
         seen = [r for r in mine if r.get("validation_dice") is not None]
-        dice_axis.plot([r["round"] + 1 for r in seen], [r["validation_dice"] for r in seen], **style)
+        dice_axis.plot(
+            [r["round"] + 1 for r in seen], [r["validation_dice"] for r in seen], **style
+        )
     loss_axis.set(xlabel="round", ylabel="training loss")
     dice_axis.set(xlabel="round", ylabel="validation Dice", ylim=(0, 1))
     for axis in (loss_axis, dice_axis):

@@ -271,9 +271,7 @@ class RoundCombiner:
             0,
             SumBroadcast(shape, packed).encode(),
         )
-        self._collect(
-            channel, frame, Kind.ACCEPTED, self._parties.binding(state, CONTROL), 1
-        )
+        self._collect(channel, frame, Kind.ACCEPTED, self._parties.binding(state, CONTROL), 1)
 
     def _collect(
         self, channel: Channel, frame: bytes, kind: Kind, binding: Binding, sequence: int
@@ -289,9 +287,7 @@ class RoundCombiner:
     def _take(
         self, site: str, data: bytes, kind: Kind, binding: Binding, sequence: int, limit: int
     ) -> Frame:
-        frame = open_frame(
-            data, roster=self._parties.roster, expect=binding, limits={kind: limit}
-        )
+        frame = open_frame(data, roster=self._parties.roster, expect=binding, limits={kind: limit})
         if frame.sender != site:
             raise UnexpectedFrame(frame.sender, f"its frame came on the line of {site}")
         expect_sequence(frame, sequence)

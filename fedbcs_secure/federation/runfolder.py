@@ -108,9 +108,7 @@ class RunFolder:
     def forget_metrics_from(self, round_index: int) -> None:
         """Drop rows of rounds that will be run again."""
         kept = [row for row in self.metrics() if row["round"] < round_index]
-        _write_durably(
-            self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept)
-        )
+        _write_durably(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         _write_durably(

@@ -20,6 +20,7 @@ from fedbcs_secure import __version__
 from fedbcs_secure.data.pictures import save_overlay
 from fedbcs_secure.data.records import Cohort, Dataset, Patient
 from fedbcs_secure.errors import DataError, RunFolderError
+from fedbcs_secure.federation.combine import initial_state
 from fedbcs_secure.federation.events import (
     Observer,
     RoundFinished,
@@ -30,12 +31,11 @@ from fedbcs_secure.federation.events import (
     ignore,
 )
 from fedbcs_secure.federation.figures import save_curves
-from fedbcs_secure.federation.layout import Layout, layout
+from fedbcs_secure.federation.layout import layout
 from fedbcs_secure.federation.memory import MemoryFederation
 from fedbcs_secure.federation.runfolder import RunFolder
 from fedbcs_secure.federation.settings import SimulationSettings
 from fedbcs_secure.federation.state import GlobalState
-from fedbcs_secure.federation.combine import initial_state
 from fedbcs_secure.learning.evaluate import SiteMetrics, summarise
 from fedbcs_secure.learning.learner import Learner
 from fedbcs_secure.learning.local import LocalResult, steps_per_round
@@ -93,7 +93,9 @@ class Simulation:
             states = dict.fromkeys(names, start)
         first = next(iter(states.values())).round
         self.folder.forget_metrics_from(first)
-        federation = MemoryFederation(self.study, plan, self._train) if self.study.federated else None
+        federation = (
+            MemoryFederation(self.study, plan, self._train) if self.study.federated else None
+        )
         for index in range(first, self.study.rounds):
             self.observer(RoundStarted(index, self.study.rounds))
             started = time.perf_counter()

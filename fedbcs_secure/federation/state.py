@@ -55,13 +55,13 @@ class GlobalState:
         digest = hashlib.sha256(_DOMAIN + struct.pack("<Q", self.round))
         for array in (self.weights, self.velocity):
             digest.update(struct.pack("<Q", array.size))
-            digest.update(np.ascontiguousarray(array, "<f4"))
+            digest.update(np.ascontiguousarray(array, "<f4").data)
         digest.update(struct.pack("<Q", len(self.prototypes)))
         for item in self.prototypes:
             digest.update(struct.pack("<4Q", item.view, item.label, *item.rows.shape))
-            digest.update(np.ascontiguousarray(item.rows, "<f4"))
+            digest.update(np.ascontiguousarray(item.rows, "<f4").data)
         digest.update(struct.pack("<Q", len(self.exponents)))
-        digest.update(np.asarray(self.exponents, "<i4"))
+        digest.update(np.asarray(self.exponents, "<i4").data)
         return digest.digest()
 
     def prototype_rows(self, views: int = 2) -> tuple[dict[int, NDArray[np.float32]], ...]:

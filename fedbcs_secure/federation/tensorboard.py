@@ -28,7 +28,5 @@ def write_scalars(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         for key in ("loss", "validation_dice"):
             if row[key] is not None:
                 value = Summary.Value(tag=f"{key}/{row['site']}", simple_value=float(row[key]))
-                writer.add_event(
-                    Event(step=row["round"] + 1, summary=Summary(value=[value]))
-                )
+                writer.add_event(Event(step=row["round"] + 1, summary=Summary(value=[value])))
     writer.close()

@@ -14,16 +14,18 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fedbcs_secure.data.records import Patient
 from fedbcs_secure.errors import FedBCSError
 from fedbcs_secure.learning.augment import Augmentation, image_seed
 from fedbcs_secure.learning.device import Runtime
+from fedbcs_secure.learning.fusion import Features
 from fedbcs_secure.learning.losses import faithful_alignment, gentle_alignment, joint_loss
-from fedbcs_secure.learning.prototypes import GlobalPrototypes, PrototypeMeter
+from fedbcs_secure.learning.prototypes import GlobalPrototypes, Per, PrototypeMeter
 from fedbcs_secure.learning.unet import UNet
 from fedbcs_secure.learning.weights import flatten, load_flat
-from fedbcs_secure.study import Study
+from fedbcs_secure.study import Study, settled
 
 Progress = Callable[[int, int], None]
 """Called with (steps done, steps of this round)."""
@@ -73,11 +75,7 @@ def train_round(
     optimizer = _optimizer(network, study)
     anchor = [p.detach().clone() for p in network.parameters()] if study.method == "fedprox" else []
     meter = _meter(network, study)
-    align = (
-        study.alignment.form != "off"
-        and prototypes is not None
-        and round_index >= (study.alignment.warmup_rounds or 0)
-    )
+    align = _aligner(network, study, prototypes, round_index)
     total_steps = steps_per_round(sum(p.slices for p in patients), study)
     losses: list[float] = []
     for epoch in range(study.training.local_epochs):
@@ -90,12 +88,10 @@ def train_round(
             optimizer.zero_grad(set_to_none=True)
             with runtime.autocast():
                 features = network(images)
-            features = type(features)(*_as_float32(features))
+            features = _as_float32(features)
             loss = joint_loss(features.logits, labels)[0]
-            if align and prototypes is not None and network.fusion is not None:
-                loss = loss + study.alignment.weight * _alignment(
-                    study, features, network, labels, prototypes
-                )
+            if align is not None:
+                loss = loss + align(features, labels)
             loss.backward()
             for parameter, start in zip(network.parameters(), anchor, strict=False):
                 if parameter.grad is not None:
@@ -132,28 +128,31 @@ def _optimizer(network: UNet, study: Study) -> torch.optim.Optimizer:
 def _meter(network: UNet, study: Study) -> PrototypeMeter | None:
     if study.alignment.form == "off" or network.fusion is None:
         return None
-    per = "image" if study.alignment.form == "gentle" else "batch"
+    per: Per = "image" if study.alignment.form == "gentle" else "batch"
     return PrototypeMeter(network.fusion, classes=study.data.classes, per=per)
 
 
-def _alignment(
-    study: Study,
-    features: object,
-    network: UNet,
-    labels: torch.Tensor,
-    prototypes: GlobalPrototypes,
-) -> torch.Tensor:
-    loss = gentle_alignment if study.alignment.form == "gentle" else faithful_alignment
-    return loss(features, network.fusion, labels, prototypes, study.alignment.temperature)
+def _aligner(
+    network: UNet, study: Study, prototypes: GlobalPrototypes | None, round_index: int
+) -> Callable[[Features, Tensor], Tensor] | None:
+    """The weighted L_MP of a batch, or None while there is nothing to align with."""
+    fusion, alignment = network.fusion, study.alignment
+    if fusion is None or prototypes is None or alignment.form == "off":
+        return None
+    if round_index < settled(alignment.warmup_rounds):
+        return None
+    form = gentle_alignment if alignment.form == "gentle" else faithful_alignment
+    weight, temperature = settled(alignment.weight), settled(alignment.temperature)
+    return lambda features, labels: weight * form(features, fusion, labels, prototypes, temperature)
 
 
-def _as_float32(features: Sequence[object]) -> Iterator[object]:
+def _as_float32(features: Features) -> Features:
     """Losses and class means are computed in float32 whatever the network ran in."""
-    for item in features:
-        if isinstance(item, torch.Tensor):
-            yield item.float()
-        else:
-            yield tuple(level.float() for level in item)  # type: ignore[attr-defined]
+    return Features(
+        features.logits.float(),
+        tuple(level.float() for level in features.encoder),
+        tuple(level.float() for level in features.decoder),
+    )
 
 
 def _batches(

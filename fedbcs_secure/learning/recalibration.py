@@ -24,23 +24,27 @@ EPSILON = 1e-5
 class _Recalibrate(torch.autograd.Function):
     """``x·a + b`` with ``a = gain·(s0·r + s1)``, ``b = shift − gain·s0·r·m`` a (image, channel).
 
-    ``m`` is the mean and ``r`` the reciprocal deviation of the channel. The backward pass reads x
-    and the incoming gradient twice: once for two sums, once for ``grad_x = a·g + c1·x + c0``.
+    ``m`` is the mean and ``r`` the reciprocal deviation of the channel. Written in steps that torch
+    runs at memory speed on a CPU (``var_mean`` takes ten times as long as a mean and a norm), with
+    one new map in each direction.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, gain: Tensor, shift: Tensor, shares: Tensor) -> Tensor:
         rows = x.reshape(x.shape[0], x.shape[1], -1)
-        variance, mean = torch.var_mean(rows, dim=2, correction=0)
+        mean = rows.mean(dim=2)
+        result = rows - mean[..., None]
+        variance = torch.linalg.vector_norm(result, dim=2).square() / rows.shape[2]
         reciprocal = torch.rsqrt(variance + EPSILON)
         scale = gain * (shares[0] * reciprocal + shares[1])
-        offset = shift - gain * shares[0] * reciprocal * mean
+        offset = shift + gain * shares[1] * mean
         ctx.save_for_backward(x, gain, shares, mean, reciprocal, scale)
-        return torch.addcmul(offset[..., None], rows, scale[..., None]).view(x.shape)
+        return result.mul_(scale[..., None]).add_(offset[..., None]).view(x.shape)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Two sums, ``Σ g`` and ``Σ g·x``, then ``grad_x = a·g + c1·x + c0`` a channel."""
         x, gain, shares, mean, reciprocal, scale = ctx.saved_tensors
         images, channels = x.shape[:2]
         rows = x.reshape(images * channels, 1, -1)
@@ -53,8 +57,8 @@ class _Recalibrate(torch.autograd.Function):
         per_pixel = gain * shares[0] / pixels
         slope = -per_pixel * reciprocal.pow(3) * centred
         constant = -per_pixel * reciprocal * total - slope * mean
-        grad_x = torch.addcmul(constant.view(-1, 1, 1), cotangent, scale.view(-1, 1, 1))
-        grad_x.addcmul_(rows, slope.view(-1, 1, 1))
+        grad_x = cotangent * scale.view(-1, 1, 1)
+        grad_x.addcmul_(rows, slope.view(-1, 1, 1)).add_(constant.view(-1, 1, 1))
         normalised = reciprocal * centred
         grad_gain = (shares[0] * normalised + shares[1] * product).sum(dim=0)
         grad_shares = torch.stack(((gain * normalised).sum(), (gain * product).sum()))

@@ -32,6 +32,7 @@ Placement = Literal["off", "published", "all"]
 LEVELS = (0, 1, 2, 3)
 _DIVISOR = 16
 _GROUPS = 8
+_EPSILON = 1e-5
 _PLACES: dict[Placement, tuple[str, ...]] = {
     "off": (),
     "published": ("enc1", "enc2", "enc3"),
@@ -76,21 +77,20 @@ class NetworkConfig:
 class _Normalise(nn.Module):
     """Zero mean and unit variance over a channel of an image, a channel group, or a batch.
 
-    Calls torch's operators directly: their Python wrappers refuse the 1x1 bottleneck of a 16-pixel
-    image, whose normalised value is simply 0.
+    Biased variance, eps 1e-5. Instance normalisation is group normalisation with a group for each
+    channel, which torch runs about four times faster on a CPU. The operators are called directly:
+    their wrappers refuse the 1x1 bottleneck of a 16-pixel image, whose normalised value is just 0.
     """
 
     def __init__(self, norm: Norm, channels: int) -> None:
         super().__init__()
         self.norm = norm
-        self.groups = math.gcd(channels, _GROUPS)
+        self.groups = channels if norm == "instance" else math.gcd(channels, _GROUPS)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.norm == "group":
-            return torch.group_norm(x, self.groups, eps=1e-5)
         if self.norm == "batch":
-            return torch.batch_norm(x, None, None, None, None, True, 0.0, 1e-5, True)
-        return torch.instance_norm(x, None, None, None, None, True, 0.0, 1e-5, True)
+            return torch.batch_norm(x, None, None, None, None, True, 0.0, _EPSILON, True)
+        return torch.group_norm(x, self.groups, eps=_EPSILON)
 
 
 class Block(nn.Module):

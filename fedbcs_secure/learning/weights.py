@@ -73,5 +73,5 @@ def weights_sha256(tensors: dict[str, NDArray[np.float32]]) -> str:
         array = np.ascontiguousarray(tensors[name], dtype="<f4")
         header = name.encode() + b"\x00" + struct.pack("<I", array.ndim)
         digest.update(header + struct.pack(f"<{array.ndim}q", *array.shape))
-        digest.update(array)
+        digest.update(array.data)
     return digest.hexdigest()

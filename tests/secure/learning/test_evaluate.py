@@ -53,6 +53,7 @@ def test_matches_the_published_code(eval_golden: Any) -> None:
     assert eval_golden.abs_error("assd_fg", assd) <= 1e-3
 
 
+@settings(deadline=None)
 @given(st.integers(2, 5), st.integers(0, 2**32 - 1))
 def test_dice_is_that_of_monai(classes: int, seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedbcs_secure.learning.finch import aggregate, cluster_means, finch, published_partition
@@ -46,12 +46,14 @@ def _definition(rows: np.ndarray) -> np.ndarray:
     return reach.argmax(axis=1)
 
 
+@settings(deadline=None)
 @given(st.integers(2, 14), st.integers(2, 6), st.integers(0, 2**32 - 1))
 def test_finest_partition_is_the_definition(n: int, width: int, seed: int) -> None:
     rows = np.random.default_rng(seed).normal(size=(n, width))
     assert _same_partition(finch(rows)[0], _definition(rows))
 
 
+@settings(deadline=None)
 @given(st.integers(1, 25), st.integers(0, 2**32 - 1))
 def test_partitions_get_coarser_and_keep_two_clusters(n: int, seed: int) -> None:
     rows = np.random.default_rng(seed).normal(size=(n, 8))
@@ -65,6 +67,7 @@ def test_partitions_get_coarser_and_keep_two_clusters(n: int, seed: int) -> None
         assert firsts == sorted(firsts)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 12), st.integers(0, 2**32 - 1), st.permutations(range(12)))
 def test_order_of_sites_and_scale_of_rows_do_not_matter(
     n: int, seed: int, permutation: list[int]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -26,6 +26,7 @@ _channels = st.lists(st.integers(1, 7), min_size=4, max_size=4)
 _sizes = st.tuples(st.sampled_from([8, 16, 32]), st.sampled_from([8, 16, 24]))
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**31), _channels, _channels, _sizes, st.integers(1, 8), st.booleans())
 def test_products_and_sums_equal_the_dense_form(
     seed: int,

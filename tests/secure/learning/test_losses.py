@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -243,6 +243,7 @@ _FORMS = {
 
 @pytest.mark.parametrize("form", sorted(_FORMS))
 @pytest.mark.parametrize("width", [2, 4, 9])
+@settings(deadline=None)
 @given(seed=st.integers(0, 2**31), classes=st.integers(2, 5), tau=st.sampled_from([0.05, 0.3, 1]))
 def test_equals_the_dense_form(form: str, width: int, seed: int, classes: int, tau: float) -> None:
     features, fusion, labels, prototypes = _case(seed, classes, width)
@@ -273,6 +274,7 @@ def test_absent_classes_are_ordinary(
 
 
 @pytest.mark.parametrize("form", sorted(_FORMS))
+@settings(deadline=None)
 @given(seed=st.integers(0, 2**31), order=st.permutations([1, 2, 3]))
 def test_names_of_foreground_classes_do_not_matter(form: str, seed: int, order: list[int]) -> None:
     features, fusion, labels, prototypes = _case(seed, 4, 3)
@@ -334,6 +336,7 @@ def test_labels_may_be_bytes() -> None:
         )
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**31), st.integers(2, 6))
 def test_joint_loss_of_a_perfect_prediction_is_nearly_zero(seed: int, classes: int) -> None:
     labels = torch.randint(0, classes, (2, 8, 8), generator=torch.Generator().manual_seed(seed))

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -63,6 +63,7 @@ def test_matches_the_published_code(fsr_golden: Any) -> None:
     assert fsr_golden.rel_error("grad_h", module.mix.grad) <= 2e-3
 
 
+@settings(deadline=None)
 @given(
     st.integers(1, 3),
     st.integers(1, 4),
@@ -82,6 +83,7 @@ def test_equals_the_fourier_form(
     assert float((y - expected).abs().max()) <= 1e-12 * max(1.0, float(expected.abs().max()))
 
 
+@settings(deadline=None)
 @given(st.integers(1, 3), st.integers(1, 3), st.integers(2, 9), st.integers(0, 2**31))
 def test_gradients_equal_those_of_the_plain_formula(
     images: int, channels: int, side: int, seed: int
@@ -152,6 +154,7 @@ def _with_style_of(content: Tensor, other: Tensor) -> Tensor:
     return torch.fft.ifft2(torch.polar(amplitude, spectrum.angle())).real
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**31), st.floats(0.7, 0.9), st.floats(0.3, 0.45))
 def test_reduces_a_change_of_style(seed: int, brightness: float, deviation: float) -> None:
     """Another site's low-frequency amplitudes change the output less than the input, each

@@ -1,0 +1,208 @@
+"""The step from state to state: exact, the same for every order, faithful to FedAvg."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from federation_fixtures import FUSED, fake_training, make_study
+
+from fedbcs_protocols.errors import ProtocolError
+from fedbcs_secure.federation.combine import MAX_FALL, MAX_SHRINK, initial_state, next_state
+from fedbcs_secure.federation.layout import Layout, layout, share
+from fedbcs_secure.federation.protect import encode, modulus_bits, weighted
+from fedbcs_secure.federation.release import Update, form_update
+from fedbcs_secure.federation.state import GlobalState
+from fedbcs_secure.learning.weights import TensorSpec
+from fedbcs_secure.study import Study
+
+Start = Callable[[Study], tuple[Layout, GlobalState]]
+DEFAULT_GOLDEN = Path(__file__).parents[2] / "golden"
+GOLDEN = Path(os.environ.get("FEDBCS_GOLDEN", DEFAULT_GOLDEN))
+
+
+def total_of(study: Study, plan: Layout, state: GlobalState, scale: float = 1e-3) -> np.ndarray:
+    total = np.zeros(plan.length, np.uint32)
+    for entry in study.roster:
+        update = form_update(fake_training(entry.name, state, scale=scale), state, plan, entry.name)
+        total += encode(update, state, plan, study, entry.name).codes
+    return total & np.uint32((1 << modulus_bits(study)) - 1)
+
+
+def true_average(study: Study, plan: Layout, state: GlobalState, scale: float = 1e-3) -> np.ndarray:
+    return sum(
+        share(study, s.name) * fake_training(s.name, state, scale=scale).delta.astype(np.float64)
+        for s in study.roster
+    )
+
+
+def test_the_average_is_the_weighted_average_up_to_the_codec(start: Start) -> None:
+    study = make_study()
+    plan, state = start(study)
+    after = next_state(state, total_of(study, plan, state), plan, study)
+    moved = after.weights.astype(np.float64) - state.weights
+    step = 2.0 ** (state.exponents[0] - study.codec.bits + 1)
+    expected = true_average(study, plan, state)
+    # four stochastic roundings, and float32 addition to weights of size ~3
+    assert np.abs(moved - expected).max() < 4 * step + 3e-7
+    assert after.round == 1
+
+
+def test_rounding_is_unbiased_over_rounds_of_the_public_stream(start: Start) -> None:
+    study = make_study(codec={"bits": 8})
+    plan, state = start(study)
+    update = form_update(fake_training("A", state), state, plan, "A")
+    codes = []
+    for index in range(400):
+        later = GlobalState(index, state.weights, state.velocity, (), state.exponents)
+        codes.append(encode(update, later, plan, study, "A").codes[: plan.parameters])
+    step = 2.0 ** (state.exponents[0] - 7)
+    mean = (np.mean(codes, axis=0) - 127) * step
+    # standard error of a rounded value is at most step/2/sqrt(400); 6 sigma for 118 values
+    error = np.abs(mean - weighted(update, plan, study, "A")[: plan.parameters])
+    assert error.max() < 6 * step / 2 / 20
+
+
+def test_vectors_do_not_depend_on_the_protection(start: Start) -> None:
+    vectors = []
+    for protection in ("secagg", "none"):
+        study = make_study(protection=protection)
+        plan, state = start(study)
+        update = form_update(fake_training("B", state), state, plan, "B")
+        vectors.append(encode(update, state, plan, study, "B").codes)
+    assert np.array_equal(*vectors)
+
+
+def test_server_momentum_is_fedavgm(start: Start) -> None:
+    study = make_study(method="fedavg", server_momentum=0.5)
+    plan, state = start(study)
+    assert state.velocity.shape == state.weights.shape
+    one = next_state(state, total_of(study, plan, state), plan, study)
+    two = next_state(one, total_of(study, plan, one), plan, study)
+    plain = next_state(
+        GlobalState(1, one.weights, np.zeros(0, np.float32), (), one.exponents),
+        total_of(study, plan, one),
+        plan,
+        make_study(method="fedavg"),
+    )
+    # w2 = w1 + 0.5 v1 + average
+    expected = plain.weights + np.float32(0.5) * (one.velocity)
+    assert np.allclose(two.weights, expected, atol=1e-6)
+    assert not np.allclose(two.weights, plain.weights, atol=1e-6)
+
+
+def test_prototypes_are_means_then_moving_means(start: Start) -> None:
+    study = make_study()
+    plan, state = start(study)
+    one = next_state(state, total_of(study, plan, state), plan, study)
+    own = {s: fake_training(s, state).prototypes for s in "ABCD"}
+    for item in one.prototypes:
+        expected = np.mean([own[s][item.view][0][item.label] for s in "ABCD"], axis=0)
+        assert np.abs(item.rows[0] - expected).max() < 1e-3
+    two = next_state(one, total_of(study, plan, one), plan, study)
+    later = {s: fake_training(s, one).prototypes for s in "ABCD"}
+    for before, item in zip(one.prototypes, two.prototypes, strict=True):
+        new = np.mean([later[s][item.view][0][item.label] for s in "ABCD"], axis=0)
+        assert np.abs(item.rows[0] - (before.rows[0] + new) / 2).max() < 1e-3
+
+
+def test_a_class_without_pixels_today_changes_nothing_visible(start: Start) -> None:
+    study = make_study()
+    plan, state = start(study)
+    one = next_state(state, total_of(study, plan, state), plan, study)
+    update = form_update(fake_training("C", one, lacking=("C",)), one, plan, "C")
+    current = next(p.rows[0] for p in one.prototypes if (p.view, p.label) == (0, 1))
+    assert np.array_equal(update.prototypes[0, 1], current)
+
+
+def test_finch_clusters_each_holders_prototypes(start: Start) -> None:
+    study = make_study(protection="none", alignment={"form": "faithful", "prototypes": "finch"})
+    plan, state = start(study)
+    total, own = np.zeros(plan.length, np.uint32), []
+    towards = {"A": 1.0, "B": 1.0, "C": -1.0, "D": -1.0}
+    base = np.random.default_rng(3).standard_normal(FUSED).astype(np.float32)
+    for entry in study.roster:
+        result = fake_training(entry.name, state)
+        noise = np.random.default_rng(ord(entry.name)).standard_normal((2, FUSED)) * 0.01
+        means = (towards[entry.name] * base + noise).astype(np.float32)
+        views = tuple((means, np.array([True, True])) for _ in range(2))
+        result = type(result)(result.delta, views, 0.5, 3, 0.0)
+        codes = encode(
+            form_update(result, state, plan, entry.name), state, plan, study, entry.name
+        ).codes
+        total += codes
+        own.append(codes[plan.parameters :])
+    after = next_state(state, total, plan, study, own)
+    for item in after.prototypes:
+        assert item.rows.shape == (2, FUSED)
+        found = sorted(float(row @ base) for row in item.rows)
+        assert found[0] < 0 < found[1]
+        assert np.abs(np.abs(item.rows) - np.abs(base)).max() < 0.05
+
+
+def test_ranges_follow_the_sum_but_fall_slowly(start: Start) -> None:
+    study = make_study(method="fedavg")
+    plan, state = start(study)
+    small = next_state(state, total_of(study, plan, state, scale=1e-9), plan, study)
+    assert small.exponents == tuple(e - MAX_SHRINK for e in state.exponents)
+    resting = small
+    for _ in range(12):
+        resting = next_state(resting, total_of(study, plan, resting, scale=0), plan, study)
+    assert resting.exponents == tuple(e - MAX_FALL for e in state.exponents)
+    large = next_state(state, total_of(study, plan, state, scale=1e-2), plan, study)
+    assert all(new > old for new, old in zip(large.exponents[:2], state.exponents, strict=False))
+
+
+def test_a_sum_that_no_sites_can_have_made_is_refused(start: Start) -> None:
+    study = make_study()
+    plan, state = start(study)
+    total = total_of(study, plan, state)
+    total[0] = (1 << modulus_bits(study)) - 1
+    with pytest.raises(ProtocolError):
+        next_state(state, total, plan, study)
+
+
+def test_a_wrong_length_is_refused(start: Start) -> None:
+    study = make_study()
+    plan, state = start(study)
+    with pytest.raises(ProtocolError):
+        next_state(state, total_of(study, plan, state)[:-1], plan, study)
+
+
+golden_files = sorted(GOLDEN.glob("fedavg_*.npz"))
+if GOLDEN == DEFAULT_GOLDEN and not golden_files:
+    raise FileNotFoundError(f"no fedavg_*.npz in {GOLDEN}")
+
+
+@pytest.mark.parametrize("path", golden_files, ids=lambda p: p.stem)
+def test_golden_fedavg(path: Path) -> None:
+    """The sum of the sites' weighted terms is the published FedAvg; quantised, within the codec."""
+    data = np.load(path, allow_pickle=False)
+    names = [k.removeprefix("global_") for k in data.files if k.startswith("global_")]
+    tensors = tuple(TensorSpec(n, data[f"global_{n}"].shape) for n in names)
+    roster = [
+        {"name": f"s{j}", "weight": float(size), "steps": 1, "classes": [0, 1]}
+        for j, size in enumerate(data["sizes"])
+    ]
+    study = make_study(
+        method="fedavg",
+        roster=roster,
+        protection="none",
+        min_sites=1,
+        codec={"bits": 24, "initial_update_range": 8.0},
+    )
+    plan = layout(study, tensors, 0)
+    state = initial_state(study, plan, np.zeros(plan.parameters, np.float32))
+    exact, total = np.zeros(plan.parameters, np.float64), np.zeros(plan.length, np.uint32)
+    for j, entry in enumerate(study.roster):
+        flat = np.concatenate([data[f"client{j}_{n}"].reshape(-1) for n in names])
+        update = Update(0, flat.astype(np.float32), {})
+        exact += weighted(update, plan, study, entry.name)
+        total += encode(update, state, plan, study, entry.name).codes
+    expected = np.concatenate([data[f"global_{n}"].reshape(-1) for n in names])
+    assert np.abs(exact - expected).max() <= 1e-6
+    after = next_state(state, total, plan, study)
+    assert np.abs(after.weights - expected).max() <= 1e-6 + len(roster) * 8.0 * 2.0**-23
