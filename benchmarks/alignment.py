@@ -111,10 +111,11 @@ def main() -> None:
     if options.measure:
         print(_own_memory_mb(options.measure))
         return
+    # memory first: on Linux a child inherits the peak that its parent had reached
+    memory = {name: _memory_mb(name, options) for name in _VARIANTS}
     seconds = interleaved_medians(
         {name: _step(name) for name in _VARIANTS}, repeats=options.repeats
     )
-    memory = {name: _memory_mb(name, options) for name in _VARIANTS}
     results = {
         "l_mp_step_ratio": seconds["gentle"] / seconds["base"],
         "faithful_step_ratio": seconds["faithful"] / seconds["base"],

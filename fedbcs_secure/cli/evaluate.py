@@ -89,7 +89,7 @@ def evaluate(
         chosen = [p for name in wanted for p in dataset.cohorts[site].split(name)]
         if not chosen:
             raise DataError(
-                f"site {site} has no patients in split {split.value!r}; try --split all"
+                f"site {site} has no {split.value} patients; try --split all"
             )
         weights = file.for_site(as_site or site)
         rows[site] = site_row(summarise(learner.evaluate(weights, chosen)), len(chosen))

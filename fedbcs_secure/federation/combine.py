@@ -26,7 +26,7 @@ Updates of two sites may cancel in a short segment; without a brake its range wo
 clip both in the next round.
 """
 MAX_FALL = 16
-"""... and by at most this many below its initial value: a tensor at rest must be able to wake up."""
+"""... and by at most this many below its initial value, so that a tensor at rest can wake up."""
 
 
 def initial_state(study: Study, plan: Layout, weights: NDArray[np.float32]) -> GlobalState:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -63,9 +64,8 @@ def test_digest_is_stable() -> None:
     ],
 )
 def test_mistakes_are_named(values: dict[str, object], sentence: str) -> None:
-    with pytest.raises(StudyError, match="(?s).*") as caught:
+    with pytest.raises(StudyError, match=re.escape(sentence)):
         build(values)
-    assert sentence in str(caught.value)
 
 
 def test_defaults_follow_the_method() -> None:

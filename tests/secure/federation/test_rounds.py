@@ -207,7 +207,7 @@ def test_stages_out_of_order_are_refused(start: Start) -> None:
 
 
 def test_a_frame_of_another_sites_line_is_refused(start: Start) -> None:
-    combiner, tap, sites, state = sites_reply(start)
+    combiner, _, sites, state = sites_reply(start)
 
     class Crossed:
         def broadcast(self, frame: bytes) -> Iterator[tuple[str, bytes]]:
