@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from numpy.typing import NDArray
 
 from fedbcs_protocols.binding import Binding
@@ -17,6 +18,11 @@ from fedbcs_protocols.secagg import CombinerSession, SiteSession
 
 STUDY = hashlib.sha256(b"study").digest()
 STATE = hashlib.sha256(b"state").digest()
+
+
+# How long one example takes says more about the machine than about the code.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -129,12 +130,13 @@ def test_a_sum_out_of_range_is_the_combiners_fault() -> None:
 def test_misuse() -> None:
     values, words = np.zeros(4, np.float32), np.zeros(4, np.uint16)
     whole = [Segment("a", 0, 4)]
-    for bad_values, bad_words in (
+    bad_pairs: list[tuple[Any, Any]] = [
         (values.astype(np.float64), words),
         (values.reshape(2, 2), words.reshape(2, 2)),
         (values, words[:3]),
         (values, words.astype(np.uint32)),
-    ):
+    ]
+    for bad_values, bad_words in bad_pairs:
         with pytest.raises(LocalError):
             codec.quantise(bad_values, whole, [0], 16, bad_words)
     for segments, exponent_list in (
@@ -153,10 +155,11 @@ def test_misuse() -> None:
     for start, length in ((-1, 1), (0, 0)):
         with pytest.raises(LocalError):
             Segment("a", start, length)
+    wrong_type: Any = np.zeros(1, np.int64)
     with pytest.raises(LocalError):
         codec.centred_sum(np.zeros(1, np.uint32), 0, 16)
     with pytest.raises(LocalError):
-        codec.centred_sum(np.zeros(1, np.int64), 1, 16)  # type: ignore[arg-type]  # the wrong type is the test
+        codec.centred_sum(wrong_type, 1, 16)
 
 
 def range_oracle(sums: list[int], step: int, factor: int) -> int:
@@ -202,7 +205,8 @@ def test_squares_do_not_overflow() -> None:
 
 def test_misuse_of_range_exponent() -> None:
     good = np.ones(3, np.int64)
-    for values in (good[:0], good.astype(np.int32), good.reshape(1, 3), good * 2**32):
+    bad: list[Any] = [good[:0], good.astype(np.int32), good.reshape(1, 3), good * 2**32]
+    for values in bad:
         with pytest.raises(LocalError):
             codec.range_exponent(values, 0, previous=0)
     with pytest.raises(LocalError):

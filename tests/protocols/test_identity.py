@@ -60,7 +60,7 @@ def test_equality_is_by_public_key() -> None:
     assert again == ONE
     assert hash(again) == hash(ONE)
     assert ONE != TWO
-    assert ONE != ONE.public
+    assert ONE.public != ONE
     assert PublicIdentity(ONE.public.raw) == ONE.public
     assert Identity.generate() != Identity.generate()
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,7 +92,8 @@ def test_length_is_checked_before_allocation(change: int) -> None:
 
 def test_misuse_of_pack() -> None:
     good = np.zeros(40, np.uint32)
-    for values in (good.astype(np.int64), good.reshape(2, 20), good[:0]):
+    bad: list[Any] = [good.astype(np.int64), good.reshape(2, 20), good[:0]]
+    for values in bad:
         with pytest.raises(LocalError):
             ring.pack(values, 20)
     with pytest.raises(LocalError, match="does not fit"):

@@ -59,7 +59,7 @@ frames = st.builds(
 ALL: Limits = dict.fromkeys(Kind, 60)
 
 
-def opened(data: bytes, **changes: Any) -> Frame:
+def opened(data: bytes | bytearray | memoryview, **changes: Any) -> Frame:
     arguments: dict[str, Any] = {
         "roster": {"anna": ANNA.public, "bob": BOB.public},
         "expect": BINDING,
@@ -184,7 +184,9 @@ def test_kinds_and_limits() -> None:
         opened(SEALED, limits={Kind.SUM: 40})
     with pytest.raises(MalformedFrame, match="20 bytes, at most 19"):
         opened(SEALED, limits={Kind.ADVERTISE: 19})
-    with pytest.raises(MalformedFrame):
+    with pytest.raises(MalformedFrame, match="no frame that is expected"):
+        opened(SEALED + bytes(100), limits=LIMITS)
+    with pytest.raises(UnexpectedFrame):
         opened(SEALED, limits={})
     opened(SEALED, limits={Kind.ADVERTISE: 20})
 

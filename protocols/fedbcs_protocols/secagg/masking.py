@@ -44,6 +44,7 @@ def pair_mask(
         # SA-2.5: the shared secret would be zero, known to everybody.
         raise BadKey(sites[peer][0], "its mask key is of low order") from None
     first, second = sites[min(me, peer)], sites[max(me, peer)]
+    # SA-3.2
     key = stream_key(shared, MASK_LABEL, binding, (first[0], second[0]), (first[1], second[1]))
     return PairMask(key, adds=me < peer)
 
@@ -61,6 +62,7 @@ class Masker:
         for start in range(0, values.size, KEYSTREAM_WORDS):
             piece = values[start : start + KEYSTREAM_WORDS]
             for stream, adds in self._streams:
+                # SA-3.4
                 words = np.frombuffer(stream.next(4 * piece.size), "<u4")
                 (np.add if adds else np.subtract)(piece, words, out=piece)
             np.bitwise_and(piece, self._modulus_mask, out=piece)

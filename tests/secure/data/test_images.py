@@ -346,7 +346,9 @@ class TestRestoring:
         assert saved.dtype == np.uint16
         np.testing.assert_array_equal(saved, masks.astype(np.uint16) * 700)
 
-    @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(
+        max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    )
     @given(factors=st.tuples(st.integers(1, 3), st.integers(1, 3)), seed=st.integers(0, 99))
     def test_mask_in_the_file_is_the_mask_read_back(
         self, tmp_path: Path, factors: tuple[int, int], seed: int
@@ -411,7 +413,9 @@ class TestDamaged:
                 read_raw(path)
             assert str(path) in str(caught.value)
 
-    @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(
+        max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    )
     @given(data=st.data())
     def test_damaged_bytes_raise_nothing_else(self, tmp_path: Path, data: st.DataObject) -> None:
         folder = tmp_path / "whole"

@@ -151,7 +151,9 @@ def test_no_rows(tmp_path: Path) -> None:
     assert "no rows" in read_manifest(write(tmp_path, "patient,image,label\n")).problems[0]
 
 
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(body=st.text(max_size=200) | st.binary(max_size=200).map(lambda b: b.decode("latin-1")))
 def test_any_text_gives_a_listing_or_a_data_error(tmp_path: Path, body: str) -> None:
     path = tmp_path / "manifest.csv"

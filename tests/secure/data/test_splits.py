@@ -67,7 +67,7 @@ def test_known_answer() -> None:
     assert {name: s for name, s in splits.items() if s != "train"} == KNOWN
 
 
-KNOWN: dict[str, Split] = {}
+KNOWN: dict[str, Split] = {"P0": "test", "P2": "validation", "P4": "test"}
 
 
 def test_a_fraction_of_zero_means_no_such_split() -> None:
