@@ -46,7 +46,6 @@ class MemoryFederation:
             plan=plan,
             roster={name: identity.public for name, identity in self._identities.items()},
             combiner=server.public,
-            digest=study.digest,
         )
         self._combiner = RoundCombiner(server, self._parties)
         self._train = train

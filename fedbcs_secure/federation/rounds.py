@@ -19,12 +19,14 @@ each site's prototypes goes before SUM.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from fedbcs_protocols.binding import COMBINER, Binding
+from fedbcs_protocols.binding import COMBINER, Binding, encode_fields
 from fedbcs_protocols.errors import LocalError, UnexpectedFrame
 from fedbcs_protocols.identity import Identity, PublicIdentity
 from fedbcs_protocols.messages import MaskedInput, SumBroadcast, VectorShape
@@ -53,7 +55,14 @@ class Parties:
     plan: Layout
     roster: Mapping[str, PublicIdentity]
     combiner: PublicIdentity
-    digest: bytes
+
+    @cached_property
+    def digest(self) -> bytes:
+        """What frames and keys are bound to: the study and everybody's identity."""
+        fields: list[bytes | str] = ["fedbcs-secure parties v1", self.study.digest]
+        for name, identity in self.roster.items():
+            fields += [name, identity.raw]
+        return hashlib.sha256(encode_fields(*fields, self.combiner.raw)).digest()
 
     def binding(self, state: GlobalState, phase: int, attempt: int = 0) -> Binding:
         return Binding(self.digest, state.round, attempt, phase, state.digest)

@@ -55,7 +55,6 @@ def assemble(study: Study, plan: Layout, state: GlobalState) -> tuple[RoundCombi
         plan,
         {name: identity.public for name, identity in identities.items()},
         server.public,
-        study.digest,
     )
     sites = {
         name: SiteRunner(name, identity, parties, state, fake_training)
@@ -251,3 +250,17 @@ def test_finch_shows_prototypes_and_only_then(start: Start) -> None:
     assert all(1 <= len(p.rows) <= 4 for p in following.prototypes)
     kinds = [decode(f, ANYTHING).kind for f in tap.down]
     assert kinds == [Kind.START, Kind.OPEN, Kind.PLAIN_PROTOTYPES, Kind.SUM]
+
+
+def test_identities_are_part_of_what_frames_are_bound_to(start: Start) -> None:
+    study = make_study()
+    plan, _ = start(study)
+    keys = {s.name: Identity.generate().public for s in study.roster}
+    server, other = Identity.generate().public, Identity.generate().public
+    digests = {
+        Parties(study, plan, keys, server).digest,
+        Parties(study, plan, keys, other).digest,
+        Parties(study, plan, keys | {"A": other}, server).digest,
+        Parties(make_study(rounds=9), plan, keys, server).digest,
+    }
+    assert len(digests) == 4
