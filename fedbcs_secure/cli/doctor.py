@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from fedbcs_secure.cli import options as o
+
+if TYPE_CHECKING:
+    from fedbcs_secure.data.check import Report
+    from fedbcs_secure.data.records import Split
 
 EPILOG = """
 [bold]Examples[/]
@@ -43,25 +50,83 @@ def doctor(
     """
     flags = {"size": size, "channels": channels, "fold": fold}
     document, settings = o.study_and_settings(study, flags)
+    from fedbcs_secure.cli.session import fitting_contract
     from fedbcs_secure.data.check import check
     from fedbcs_secure.data.pictures import contact_sheet
 
     err = Console(stderr=True, highlight=False)
+    contract = fitting_contract(data, document.data)
     with err.status(f"checking {data} …") as status:
         report = check(
             data,
-            document.data,
+            contract,
             seed=document.seed,
             fold=settings.fold,
             progress=lambda done, total: status.update(f"checking {data} … {done}/{total}"),
         )
     written = None
-    if report.dataset is not None:
-        contact_sheet(report.dataset, sheet)
+    if report.preview is not None:
+        captions = {site.site: _counts(site.patients) for site in report.sites}
+        stacked = contract.volume == "stack3"
+        contact_sheet(report.preview, sheet, stacked=stacked, captions=captions)
         written = str(sheet)
     if as_json:
-        sys.stdout.write(json.dumps(report.to_dict() | {"contact_sheet": written}) + "\n")
+        sys.stdout.write(json.dumps(_as_dict(report) | {"contact_sheet": written}) + "\n")
     else:
         _show(report, Console(highlight=False), written)
     if not report.ok:
         raise typer.Exit(1)
+
+
+def _counts(by_split: Mapping[Split, int]) -> str:
+    return ", ".join(f"{count} {split}" for split, count in by_split.items() if count) or "none"
+
+
+def _as_dict(report: Report) -> dict[str, object]:
+    return {
+        "source": report.source,
+        "kind": report.kind,
+        "ok": report.ok,
+        "problems": list(report.problems),
+        "warnings": list(report.warnings),
+        "notes": list(report.notes),
+        "sites": {
+            site.site: {
+                "patients": dict(site.patients),
+                "slices": dict(site.slices),
+                "sizes": dict(site.sizes),
+                "class_shares": list(site.class_shares),
+                "spacing_mm": site.spacing_mm,
+            }
+            for site in report.sites
+        },
+    }
+
+
+def _show(report: Report, console: Console, sheet: str | None) -> None:
+    if report.sites:
+        title = f"{report.source} ({report.kind})"
+        table = Table(title=title, title_justify="left", title_style="bold", show_edge=False)
+        table.add_column("site", style="bold")
+        for head in ("patients", "slices", "sizes (h x w x c)", "label share"):
+            table.add_column(head, justify="right" if head == "slices" else "left")
+        for site in report.sites:
+            sizes = ", ".join(f"{size}: {count}" for size, count in list(site.sizes.items())[:3])
+            more = f", {len(site.sizes) - 3} more" if len(site.sizes) > 3 else ""
+            shares = " / ".join(f"{100 * share:.1f} %" for share in site.class_shares[1:])
+            slices = str(sum(site.slices.values()))
+            table.add_row(site.site, _counts(site.patients), slices, sizes + more, shares)
+        console.print(table)
+    for style, head, texts in (
+        ("bold red", "problem", report.problems),
+        ("yellow", "warning", report.warnings),
+        ("dim", "note", report.notes),
+    ):
+        for text in texts:
+            console.print(f"[{style}]{head}:[/] {escape(text)}", soft_wrap=True)
+    if sheet is not None:
+        console.print(f"contact sheet: {sheet}", soft_wrap=True)
+    verdict = f"[bold red]{len(report.problems)} problem(s)[/]: this data set will not train"
+    if report.ok:
+        verdict = "[bold green]no problems[/]: this data set will train"
+    console.print(verdict + (f" · {len(report.warnings)} warning(s)" if report.warnings else ""))

@@ -88,9 +88,7 @@ def evaluate(
     for site in dataset.sites:
         chosen = [p for name in wanted for p in dataset.cohorts[site].split(name)]
         if not chosen:
-            raise DataError(
-                f"site {site} has no {split.value} patients; try --split all"
-            )
+            raise DataError(f"site {site} has no {split.value} patients; try --split all")
         weights = file.for_site(as_site or site)
         rows[site] = site_row(summarise(learner.evaluate(weights, chosen)), len(chosen))
     mean = sum(row["dice"] for row in rows.values()) / len(rows)

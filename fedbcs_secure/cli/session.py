@@ -15,7 +15,7 @@ from rich.table import Table
 
 from fedbcs_secure.cli.progress import RunDisplay, duration
 from fedbcs_secure.federation.settings import SimulationSettings
-from fedbcs_secure.study import Study
+from fedbcs_secure.study import DataContract, Study
 
 INTERRUPTED = 130
 
@@ -53,6 +53,9 @@ def execute(
         )
         from fedbcs_secure.learning.device import set_threads
         from fedbcs_secure.learning.learner import Learner
+    if resume is None:
+        contract = fitting_contract(settings.data, study.data)
+        study = study.model_copy(update={"data": contract})
     with console.status(f"reading {settings.data} …") as status:
         dataset = only_sites(_read(study, settings, status.update), settings.sites)
     check_dataset(study, dataset)
@@ -100,6 +103,22 @@ def execute(
         show(summary, Console(quiet=quiet, highlight=False))
         console.print(f"model, curves and overlays: {folder.path}", soft_wrap=True)
     return summary, folder.path
+
+
+def fitting_contract(source: str, contract: DataContract) -> DataContract:
+    """``contract`` with what the source's layout calls for, where it still has the default.
+
+    A setting that was chosen otherwise stays, and loading says what does not fit.
+    """
+    from fedbcs_secure.data.sources import contract_for
+
+    default, fitted = DataContract(), contract_for(source, contract)
+    changes = {
+        name: getattr(fitted, name)
+        for name in DataContract.model_fields
+        if getattr(contract, name) == getattr(default, name)
+    }
+    return contract.model_copy(update=changes)
 
 
 def _read(study: Study, settings: SimulationSettings, say: Any) -> Any:

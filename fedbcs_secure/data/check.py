@@ -13,7 +13,7 @@ import numpy as np
 
 from fedbcs_secure.data.images import FileFacts
 from fedbcs_secure.data.listing import PatientFiles, SourceKind
-from fedbcs_secure.data.records import SPLITS, Dataset, Patient, Split
+from fedbcs_secure.data.records import SPLITS, Cohort, Dataset, Patient, Split
 from fedbcs_secure.data.sources import (
     SYNTHETIC,
     Progress,
@@ -28,6 +28,7 @@ from fedbcs_secure.errors import DataError
 from fedbcs_secure.study import DataContract
 
 _SHOWN = 10
+PREVIEW_PATIENTS = 6
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ class Report:
     problems: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    preview: Dataset | None = field(default=None, compare=False, repr=False)
+    """A few readable patients of each site, all as ``train``, for a contact sheet."""
 
     @property
     def ok(self) -> bool:
@@ -205,7 +208,7 @@ def check(
     """Read a whole source and report on it; arguments as of ``sources.load``.
 
     Never raises for what is wrong with data: it is in ``Report.problems``. One patient's pixels
-    are in memory at a time.
+    are in memory at a time, beside the preview's.
     """
     try:
         kind = detect(source)
@@ -220,16 +223,22 @@ def check(
                 fold=fold,
             )
             dataset = only_site(dataset, site, source)
-            return Report(source, kind, tuple(_synthetic_site(dataset, s) for s in dataset.sites))
+            reports_of_sites = tuple(_synthetic_site(dataset, s) for s in dataset.sites)
+            kept = {s: list(dataset.cohorts[s].train) for s in dataset.sites}
+            return Report(source, kind, reports_of_sites, preview=_preview(kept, contract))
         listing = list_files(source, contract, seed=seed, fold=fold, site=site)
     except DataError as error:
         return Report(source, None, problems=tuple(error.problems))
     problems = [*listing.problems, *missing_splits(listing, require_splits)]
     seen: list[_Seen] = []
+    shown: dict[str, list[Patient]] = {}
     for done, files in enumerate(listing.patients, 1):
         result = read_patient(files, contract, rule=listing.rule)
         problems += result.problems
         read = result.patient.slices if result.patient is not None else 0
+        some = shown.setdefault(files.site, [])
+        if result.patient is not None and len(some) < PREVIEW_PATIENTS:
+            some.append(result.patient)
         seen.append(_Seen(files, read, result.facts))
         if progress is not None:
             progress(done, len(listing.patients))
@@ -241,5 +250,20 @@ def check(
         warnings += _absent_classes(name, report.class_shares) + _file_warnings(name, own)
     warnings += _duplicates(seen)
     return Report(
-        source, kind, tuple(reports), tuple(problems), tuple(warnings), notes=listing.notes
+        source,
+        kind,
+        tuple(reports),
+        tuple(problems),
+        tuple(warnings),
+        notes=listing.notes,
+        preview=_preview(shown, contract),
     )
+
+
+def _preview(shown: Mapping[str, Sequence[Patient]], contract: DataContract) -> Dataset | None:
+    cohorts = {
+        name: Cohort(name, tuple(some[:PREVIEW_PATIENTS]), (), ())
+        for name, some in shown.items()
+        if some
+    }
+    return Dataset(cohorts, contract.classes, contract.channels) if cohorts else None

@@ -6,6 +6,7 @@ kinds of colour blindness. Pictures show patients' images and stay at the site.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -109,11 +110,17 @@ def _caption(cohort: Cohort) -> tuple[str, str]:
 
 
 def contact_sheet(
-    dataset: Dataset, path: Path, per_site: int = 6, *, stacked: bool = False
+    dataset: Dataset,
+    path: Path,
+    per_site: int = 6,
+    *,
+    stacked: bool = False,
+    captions: Mapping[str, str] | None = None,
 ) -> None:
     """Write a PNG with a captioned row of outlined slices for each site.
 
-    ``stacked`` as in :func:`overlay`. Raises :class:`DataError` for a data set without slices.
+    ``stacked`` as in :func:`overlay`; ``captions`` stand beside the sites' names instead of the
+    counts of ``dataset``. Raises :class:`DataError` for a data set without slices.
     """
     rows = [
         (dataset.cohorts[site], _chosen(dataset.cohorts[site], per_site)) for site in dataset.sites
@@ -130,6 +137,7 @@ def contact_sheet(
     for index, (cohort, chosen) in enumerate(rows):
         top = _MARGIN_PX + index * row_px
         title, detail = _caption(cohort)
+        detail = (captions or {}).get(cohort.site, detail)
         baseline = top + _FONT_PX
         draw.text((_MARGIN_PX, baseline), title, _INK, font, anchor="ls")
         indent = _MARGIN_PX + round(draw.textlength(title, font)) + 2 * _GAP_PX
