@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import statistics
 import subprocess
@@ -31,11 +32,15 @@ faithful_memory_ratio  the same with faithful L_MP (target <= 1.15)
 Time: the three steps run in turn in one process. Memory: each variant trains three steps in a fresh
 process of its own; its figure is the growth of the peak resident set since just before the network
 was built, in MB (1e6 bytes), so it holds weights, optimizer state, activations and temporaries, but
-not the libraries. Median of --memory-runs processes each.
+not the libraries. Median of --memory-runs processes each. These processes give large blocks back to
+the system as soon as they are freed (a fixed MALLOC_MMAP_THRESHOLD_), so that the figure is what is
+in use at once. With --default-heap they do not; every variant is then 15-25 % larger by holes in the
+heap, which differ between runs, and the ratios vary by several percent.
 """
 _VARIANTS = {"base": 0, "gentle": 16, "faithful": 256}
 _BATCH, _SIDE, _CHANNELS, _CLASSES, _WIDTH = 6, 128, 3, 2, 32
 _MEMORY_STEPS = 3
+_RETURNED_BLOCK_BYTES = 131_072
 
 
 def _step(variant: str) -> Callable[[], None]:
@@ -93,8 +98,15 @@ def _own_memory_mb(variant: str) -> float:
 
 def _memory_mb(variant: str, options: argparse.Namespace) -> float:
     command = [sys.executable, __file__, "--measure", variant, "--threads", str(options.threads)]
+    environment = dict(os.environ)
+    if not options.default_heap:
+        environment["MALLOC_MMAP_THRESHOLD_"] = str(_RETURNED_BLOCK_BYTES)
     runs = [
-        float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        float(
+            subprocess.run(
+                command, check=True, capture_output=True, text=True, env=environment
+            ).stdout
+        )
         for _ in range(options.memory_runs)
     ]
     return statistics.median(runs)
@@ -104,6 +116,9 @@ def main() -> None:
     arguments = parser(_HELP, repeats=9)
     arguments.add_argument(
         "--memory-runs", type=int, default=3, help="fresh processes a variant (default 3)"
+    )
+    arguments.add_argument(
+        "--default-heap", action="store_true", help="measure memory with the C library's defaults"
     )
     arguments.add_argument("--measure", choices=sorted(_VARIANTS), help=argparse.SUPPRESS)
     options = arguments.parse_args()
@@ -124,6 +139,7 @@ def main() -> None:
         **{f"{name}_step_ms": 1e3 * value for name, value in seconds.items()},
         **{f"{name}_memory_mb": value for name, value in memory.items()},
         "threads": options.threads,
+        "default_heap": options.default_heap,
     }
     report(results, as_json=options.json)
 

@@ -1,18 +1,21 @@
-"""Squared norms and dot products of one fused level, from maps at their own resolution.
+"""Dot products and squared norms of a fused map, from maps at their own resolution.
 
-One level of a fused map is ``u = A·s + up(e)``: ``s`` the shallow map (C channels), ``A`` (d, C) a
-1x1 convolution, ``e`` (d channels) what the deep map contributes, constant on r x r blocks. The
-losses need ``‖u‖²`` and ``P·u`` only. Two exact forms: *direct* forms u itself, one image at a time
-(best when d <= C); *Gram* never has d channels at the shallow resolution:
+Level j of a fused map is ``u_j = A_j·s_j + B_j·up(t) + b_j``: ``s_j`` the shallow map (C_j
+channels), ``t`` the deep map, constant on r x r blocks of s_j, ``(A_j | B_j)`` a 1x1 convolution
+to d channels. Losses need ``Σ_j ‖u_j‖²`` and ``Σ_j P_j·u_j`` only. Where d <= C_j, u_j is formed,
+one image at a time (*direct*). Where d > C_j nothing of d channels is (*Gram*): with
+``q_j = A_jᵀ(B_j·t + b_j)``
 
-    ‖u‖² = sᵀ(AᵀA)s + 2·sᵀ·up(Aᵀe) + up(‖e‖²),      P·u = (P·A)·s + up(P·e).
+    ‖u_j‖² = s_jᵀ(A_jᵀA_j)s_j + 2·s_jᵀ·up(q_j) + up(‖B_j·t + b_j‖²),
 
-Both keep nothing for the backward pass but their inputs, which the network holds anyway.
+and the last term, summed over j, is itself such a form of t. Both keep nothing for the backward
+pass but their inputs, which the network holds anyway, and work in a buffer of one image.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,117 +23,177 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 
-def _add_blocks(rows: Tensor, deep: Tensor, shape: torch.Size) -> Tensor:
-    """Add ``deep`` (c, h, w), repeated on blocks, to ``rows`` (c, pixels of ``shape``) in place."""
-    height, width = deep.shape[1:]
-    blocks = rows.view(-1, height, shape[0] // height, width, shape[1] // width)
-    blocks.add_(deep[:, :, None, :, None])
-    return rows
+class Level(NamedTuple):
+    """One fused level: ``shallow`` (B, C, h, w), ``weight`` A (d, C), ``deep_weight`` B (d, C'),
+    ``bias`` (d)."""
+
+    shallow: Tensor
+    weight: Tensor
+    deep_weight: Tensor
+    bias: Tensor
 
 
-def _sum_blocks(rows: Tensor, deep_shape: torch.Size, shape: torch.Size) -> Tensor:
-    """Sums of ``rows`` (c, pixels of ``shape``) over the blocks of a (c, h, w) grid."""
-    height, width = deep_shape
-    blocks = rows.view(-1, height, shape[0] // height, width, shape[1] // width)
-    return blocks.sum(dim=(2, 4))
+def _raised(coarse: Tensor, shape: torch.Size) -> Tensor:
+    """``coarse`` (c, h', w') as (c, h', 1, w), to be broadcast over (c, h', r, w)."""
+    step = shape[1] // coarse.shape[2]
+    return coarse.repeat_interleave(step, dim=2)[:, :, None]
+
+
+def _bands(rows: Tensor, coarse: Tensor, shape: torch.Size) -> Tensor:
+    """``rows`` (c, h·w) seen as (c, h', r, w), the row bands of the blocks of ``coarse``."""
+    return rows.view(rows.shape[0], coarse.shape[-2], -1, shape[1])
+
+
+def _block_sums(rows: Tensor, coarse: Tensor, shape: torch.Size) -> Tensor:
+    """Sums of ``rows`` (c, h·w) over the blocks that ``coarse`` (c, h', w') is constant on."""
+    bands = _bands(rows, coarse, shape).sum(dim=2)
+    return bands.unflatten(2, (coarse.shape[-1], -1)).sum(dim=3)
 
 
 class _Direct(torch.autograd.Function):
-    """(s (B,C,h,w), A (d,C), e (B,d,h',w'), P (n,d)) to (P·u (B,n,h,w), ‖u‖² (B,h,w))."""
+    """(s (B,C,h,w), A (d,C), e (B,d,h',w'), P (n,d)) to (P·u, ‖u‖²) of ``u = A·s + up(e)``.
+
+    The results are (B, n, h, w) and (B, h, w); P is a constant.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, shallow: Tensor, weight: Tensor, deep: Tensor, anchors: Tensor
+        ctx: Any, shallow: Tensor, weight: Tensor, coarse: Tensor, anchors: Tensor
     ) -> tuple[Tensor, Tensor]:
         images, shape = shallow.shape[0], shallow.shape[2:]
         dots = shallow.new_empty(images, anchors.shape[0], shape.numel())
         norms = shallow.new_empty(images, shape.numel())
+        fused = shallow.new_empty(weight.shape[0], shape.numel())
         for i in range(images):
-            fused = _add_blocks(weight @ shallow[i].flatten(1), deep[i], shape)
+            torch.mm(weight, shallow[i].flatten(1), out=fused)
+            _bands(fused, coarse, shape).add_(_raised(coarse[i], shape))
             torch.mm(anchors, fused, out=dots[i])
             torch.sum(fused.square_(), dim=0, out=norms[i])
-        ctx.save_for_backward(shallow, weight, deep, anchors)
+        ctx.save_for_backward(shallow, weight, coarse, anchors)
         return dots.unflatten(2, shape), norms.unflatten(1, shape)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, by_dots: Tensor, by_norms: Tensor) -> tuple[Tensor | None, ...]:
-        shallow, weight, deep, anchors = ctx.saved_tensors
+        shallow, weight, coarse, anchors = ctx.saved_tensors
         shape = shallow.shape[2:]
         grad_shallow = torch.empty_like(shallow, memory_format=torch.contiguous_format)
         grad_weight = torch.zeros_like(weight)
-        grad_deep = torch.empty_like(deep)
+        grad_coarse = torch.empty_like(coarse)
+        fused = shallow.new_empty(weight.shape[0], shape.numel())
         for i in range(shallow.shape[0]):
             rows = shallow[i].flatten(1)
-            fused = _add_blocks(weight @ rows, deep[i], shape)
+            torch.mm(weight, rows, out=fused)
+            _bands(fused, coarse, shape).add_(_raised(coarse[i], shape))
             fused.mul_(2 * by_norms[i].flatten())
             fused.addmm_(anchors.T, by_dots[i].flatten(1))
             torch.mm(weight.T, fused, out=grad_shallow[i].view(rows.shape))
             grad_weight.addmm_(fused, rows.T)
-            grad_deep[i] = _sum_blocks(fused, deep.shape[2:], shape)
-        return grad_shallow, grad_weight, grad_deep, None
+            grad_coarse[i] = _block_sums(fused, coarse, shape)
+        return grad_shallow, grad_weight, grad_coarse, None
 
 
 class _Gram(torch.autograd.Function):
-    """(s (B,C,h,w), M (C,C), q (B,C,h',w'), V (n,C)) to (V·s, sᵀMs + 2·sᵀ·up(q)); M symmetric."""
+    """(s (B,C,h,w), M (C,C), q (B,C,h',w'), V (n,C)) to (V·s, sᵀMs + 2·sᵀ·up(q)); M symmetric.
+
+    The results are (B, n, h, w) and (B, h, w).
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, shallow: Tensor, gram: Tensor, deep: Tensor, anchors: Tensor
+        ctx: Any, shallow: Tensor, gram: Tensor, coarse: Tensor, anchors: Tensor
     ) -> tuple[Tensor, Tensor]:
-        images, shape = shallow.shape[0], shallow.shape[2:]
+        images, channels, *_ = shallow.shape
+        shape = shallow.shape[2:]
+        stacked = torch.cat((gram, anchors))
         dots = shallow.new_empty(images, anchors.shape[0], shape.numel())
         norms = shallow.new_empty(images, shape.numel())
-        twice = 2 * deep
+        products = shallow.new_empty(len(stacked), shape.numel())
         for i in range(images):
             rows = shallow[i].flatten(1)
-            torch.mm(anchors, rows, out=dots[i])
-            slope = _add_blocks(gram @ rows, twice[i], shape)
+            torch.mm(stacked, rows, out=products)
+            dots[i] = products[channels:]
+            slope = products[:channels]
+            _bands(slope, coarse, shape).add_(_raised(2 * coarse[i], shape))
             torch.sum(slope.mul_(rows), dim=0, out=norms[i])
-        ctx.save_for_backward(shallow, gram, deep, anchors)
+        ctx.save_for_backward(shallow, gram, coarse, anchors)
         return dots.unflatten(2, shape), norms.unflatten(1, shape)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, by_dots: Tensor, by_norms: Tensor) -> tuple[Tensor, ...]:
-        shallow, gram, deep, anchors = ctx.saved_tensors
-        shape = shallow.shape[2:]
+        """``grad_s = (2g)·(M·s + up(q)) + Vᵀ·g_dots``; the weights' gradients are one product."""
+        shallow, gram, coarse, anchors = ctx.saved_tensors
+        channels, shape = shallow.shape[1], shallow.shape[2:]
+        stacked = torch.cat((gram, anchors))
+        grad_stacked = torch.zeros_like(stacked)
         grad_shallow = torch.empty_like(shallow, memory_format=torch.contiguous_format)
-        grad_gram = torch.zeros_like(gram)
-        grad_deep = torch.empty_like(deep)
-        grad_anchors = torch.zeros_like(anchors)
+        grad_coarse = torch.empty_like(coarse)
+        scaled = shallow.new_empty(len(stacked), shape.numel())
         for i in range(shallow.shape[0]):
             rows = shallow[i].flatten(1)
-            twice = 2 * by_norms[i].flatten()
-            scaled = rows * twice
-            grad_gram.addmm_(scaled, rows.T, alpha=0.5)
-            grad_deep[i] = _sum_blocks(scaled, deep.shape[2:], shape)
-            grad_anchors.addmm_(by_dots[i].flatten(1), rows.T)
-            slope = torch.mm(gram, rows, out=grad_shallow[i].view(rows.shape))
-            _add_blocks(slope, deep[i], shape).mul_(twice)
-            slope.addmm_(anchors.T, by_dots[i].flatten(1))
-        return grad_shallow, grad_gram, grad_deep, grad_anchors
+            twice = 2 * by_norms[i].reshape(1, -1)
+            torch.mul(rows, twice, out=scaled[:channels])
+            scaled[channels:] = by_dots[i].flatten(1)
+            grad_stacked.addmm_(scaled, rows.T)
+            grad_coarse[i] = _block_sums(scaled[:channels], coarse, shape)
+            slope = torch.mm(stacked.T, scaled, out=grad_shallow[i].view(rows.shape))
+            bands = _bands(slope, coarse, shape)
+            bands.addcmul_(_raised(coarse[i], shape), _bands(twice, coarse, shape))
+        return grad_shallow, grad_stacked[:channels] / 2, grad_coarse, grad_stacked[channels:]
 
 
-def level_products(
-    shallow: Tensor, weight: Tensor, deep: Tensor, anchors: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Dot products and squared norms of ``u = weight·shallow + up(deep)``.
+def _is_direct(weight: Tensor) -> bool:
+    return weight.shape[0] <= weight.shape[1]
 
-    ``shallow`` (B, C, h, w), ``weight`` (d, C), ``deep`` (B, d, h', w') with h' dividing h and w'
-    dividing w, ``anchors`` (n, d), constants: no gradient reaches them. Returns (B, n, h, w) and
-    (B, h, w).
+
+def _term(x: Tensor, weight: Tensor, coarse: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
+    """Products of ``weight·x + up(e)``, up to ‖e‖² and anchors·e in the Gram form.
+
+    ``coarse`` is e in the direct form and ``weightᵀ·e`` in the other.
     """
-    width, channels = weight.shape
-    anchors = anchors.detach()
-    if width <= channels:
-        dots, norms = _Direct.apply(shallow, weight, deep, anchors)
-        return dots, norms
-    gram, pulled = weight.T @ weight, anchors @ weight
-    slope = functional.conv2d(deep, weight.T[:, :, None, None])
-    dots, norms = _Gram.apply(shallow, gram, slope, pulled)
-    deep_dots = functional.conv2d(deep, anchors[:, :, None, None])
-    deep_norms = deep.square().sum(dim=1, keepdim=True)
-    size = shallow.shape[2:]
-    raised = functional.interpolate(torch.cat((deep_dots, deep_norms), dim=1), size=size)
-    return dots + raised[:, :-1], norms + raised[:, -1]
+    if _is_direct(weight):
+        dots, norms = _Direct.apply(x, weight, coarse, anchors)
+    else:
+        dots, norms = _Gram.apply(x, weight.T @ weight, coarse, anchors @ weight)
+    return dots, norms
+
+
+def fused_products(
+    levels: Sequence[Level], deep: Tensor, anchors: Tensor
+) -> list[tuple[Tensor, Tensor]]:
+    """(``P·u`` (B, n, h, w), ``‖u‖²`` (B, h, w)) of the fused map u as addends at several sizes.
+
+    ``deep`` is (B, C', h', w') with h' dividing every h, and w' every w; ``anchors`` P are (n, Jd)
+    for J levels, constants: no gradient reaches them. The sum of the addends, each upsampled to the
+    largest by nearest neighbour, is the result.
+    """
+    parts = anchors.detach().split([len(level.bias) for level in levels], dim=1)
+    weights = [
+        level.deep_weight if _is_direct(level.weight) else level.weight.T @ level.deep_weight
+        for level in levels
+    ]
+    offsets = [
+        level.bias if _is_direct(level.weight) else level.weight.T @ level.bias for level in levels
+    ]
+    # as one product of matrices: torch's 1x1 convolution is several times slower at this size
+    lowered = functional.linear(deep.movedim(1, -1), torch.cat(weights), torch.cat(offsets))
+    coarse = lowered.movedim(-1, 1).split([len(offset) for offset in offsets], dim=1)
+    addends = [
+        _term(level.shallow, level.weight, low, part)
+        for level, low, part in zip(levels, coarse, parts, strict=True)
+    ]
+    rest = [j for j, level in enumerate(levels) if not _is_direct(level.weight)]
+    if rest:
+        weight = torch.cat([levels[j].deep_weight for j in rest])
+        bias = torch.cat([levels[j].bias for j in rest])
+        anchor = torch.cat([parts[j] for j in rest], dim=1)
+        direct = _is_direct(weight)
+        constant = bias if direct else weight.T @ bias
+        dots, norms = _term(
+            deep, weight, constant[None, :, None, None].expand(len(deep), -1, 1, 1), anchor
+        )
+        if not direct:
+            dots, norms = dots + (anchor @ bias)[:, None, None], norms + bias.square().sum()
+        addends.append((dots, norms))
+    return addends

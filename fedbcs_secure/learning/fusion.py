@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedbcs_secure.learning._quadratic import level_products
+from fedbcs_secure.learning._quadratic import Level, fused_products
 
 VIEWS = (0, 1)
 ENCODER, DECODER = VIEWS
@@ -71,8 +71,8 @@ class Fusion(nn.Module):
         """``labels`` (B, H, W) resampled to the view's grid by nearest (top-left) neighbour."""
         return _subsample(labels, self.grid(features, view))
 
-    def _levels(self, features: Features, view: int) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        """(shallow map, its weight (d, C), weight of the deep map, bias), in fused order.
+    def _levels(self, features: Features, view: int) -> list[Level]:
+        """The levels of a view in fused order.
 
         Encoder maps keep their own resolution, decoder maps are subsampled to the view's grid.
         """
@@ -88,7 +88,7 @@ class Fusion(nn.Module):
             weight: Tensor = convolutions[k].get_parameter("weight").flatten(1)
             bias: Tensor = convolutions[k].get_parameter("bias")
             split = shallow.shape[1]
-            levels.append((shallow, weight[:, :split], weight[:, split:], bias))
+            levels.append(Level(shallow, weight[:, :split], weight[:, split:], bias))
         return levels
 
     def _deep(self, features: Features, view: int) -> Tensor:
@@ -102,13 +102,16 @@ class Fusion(nn.Module):
         ``anchors`` (n, 3d) and ``centre`` (3d) or None are constants. Equal to the dense form up to
         rounding, without a tensor of 3d channels.
         """
-        deep, grid = self._deep(features, view), self.grid(features, view)
+        grid, levels = self.grid(features, view), self._levels(features, view)
+        if centre is not None:
+            # moving the biases moves the whole map, without a difference of large numbers
+            shifts = centre.detach().split(self.width)
+            levels = [
+                level._replace(bias=level.bias - shift)
+                for level, shift in zip(levels, shifts, strict=True)
+            ]
         total: Tensor | None = None
-        for j, (shallow, weight, deep_weight, bias) in enumerate(self._levels(features, view)):
-            part = slice(j * self.width, (j + 1) * self.width)
-            offset = bias if centre is None else bias - centre.detach()[part]
-            lowered = functional.conv2d(deep, deep_weight[:, :, None, None], offset)
-            dots, norms = level_products(shallow, weight, lowered, anchors[:, part])
+        for dots, norms in fused_products(levels, self._deep(features, view), anchors):
             scalars = torch.cat((dots, norms[:, None]), dim=1)
             if scalars.shape[2:] != grid:
                 scalars = functional.interpolate(scalars, size=grid)

@@ -184,6 +184,7 @@ def test_model_arrays_are_plain_float32(tmp_path: Path) -> None:
     tiny_simulation(tmp_path / "run", rounds=1).run()
     arrays = load_file(tmp_path / "run" / "model.safetensors")
     assert {a.dtype.name for a in arrays.values()} == {"float32"}
-    assert sum(a.size for a in arrays.values()) == tiny_simulation(
-        tmp_path / "other"
-    ).learner.parameters
+    assert (
+        sum(a.size for a in arrays.values())
+        == tiny_simulation(tmp_path / "other").learner.parameters
+    )

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fedbcs_secure.learning._quadratic import level_products
+from fedbcs_secure.learning._quadratic import Level, fused_products
 from fedbcs_secure.learning.fusion import DECODER, ENCODER, VIEWS, Features, Fusion
 
 
@@ -80,28 +80,41 @@ def test_gradcheck_of_both_exact_forms(width: int, view: int) -> None:
     assert torch.autograd.gradcheck(call, (*maps, *parameters), fast_mode=True)
 
 
-@pytest.mark.parametrize("width", [2, 8])
-def test_level_products_gradcheck(width: int) -> None:
-    shapes = ((2, 4, 4, 6), (width, 4), (2, width, 2, 3))
+@pytest.mark.parametrize("width", [2, 4, 6])
+def test_fused_products_gradcheck(width: int) -> None:
+    """Two levels of 3 and 5 channels over a deep map of 7: both direct, mixed, neither."""
+    anchors = torch.randn(2, 2 * width, dtype=torch.float64)
+    shapes = [(2, 7, 2, 1)]
+    for channels, side in ((3, 8), (5, 4)):
+        shapes += [(2, channels, side, side // 2), (width, channels), (width, 7), (width,)]
+
+    def call(deep: Tensor, *parts: Tensor) -> list[Tensor]:
+        levels = [Level(*parts[:4]), Level(*parts[4:])]
+        return [x for addend in fused_products(levels, deep, anchors) for x in addend]
+
     inputs = [torch.randn(s, dtype=torch.float64, requires_grad=True) for s in shapes]
-    anchors = torch.randn(3, width, dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda *x: level_products(*x, anchors), inputs)
+    assert torch.autograd.gradcheck(call, inputs, fast_mode=True)
 
 
-def test_level_products_take_any_memory_layout() -> None:
-    shallow, weight = torch.randn(2, 4, 8, 8).double(), torch.randn(2, 4).double()
-    deep, anchors = torch.randn(2, 2, 4, 4).double(), torch.randn(3, 2).double()
-    for strided in (
-        shallow.to(memory_format=torch.channels_last),
-        torch.randn(2, 4, 16, 16).double()[..., ::2, ::2].copy_(shallow),
-    ):
-        got = level_products(strided.requires_grad_(), weight, deep, anchors)
-        (got[0].sum() + got[1].sum()).backward()
-        dense = shallow.clone().requires_grad_()
-        expected = level_products(dense, weight, deep, anchors)
-        (expected[0].sum() + expected[1].sum()).backward()
-        torch.testing.assert_close(got, expected)
-        torch.testing.assert_close(strided.grad, dense.grad)
+@pytest.mark.parametrize("width", [2, 6])
+def test_any_memory_layout_gives_the_same_result(width: int) -> None:
+    torch.manual_seed(0)
+    dense = _features(0, [3, 4, 5, 6], [3, 4, 5, 6], (16, 16))
+    fusion, anchors = Fusion([3, 4, 5, 6], width).double(), torch.randn(2, 3 * width).double()
+
+    def strided(x: Tensor) -> Tensor:
+        return x.detach().clone(memory_format=torch.channels_last).requires_grad_()
+
+    other = Features(
+        dense.logits, tuple(map(strided, dense.encoder)), tuple(map(strided, dense.decoder))
+    )
+    for view in VIEWS:
+        ours, expected = (fusion.products(f, view, anchors) for f in (other, dense))
+        torch.testing.assert_close(ours, expected)
+        for dots, norms in (ours, expected):
+            (dots.sin().sum() + norms.sum()).backward()
+    for a, b in zip(other.encoder + other.decoder, dense.encoder + dense.decoder, strict=True):
+        torch.testing.assert_close(a.grad, b.grad)
 
 
 def test_decoder_keeps_the_top_left_pixel_of_each_block() -> None:

@@ -1,0 +1,82 @@
+"""Flags over study file over defaults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fedbcs_secure.cli.init import TEMPLATE
+from fedbcs_secure.cli.options import FLAGS, study_and_settings
+from fedbcs_secure.errors import StudyError
+from fedbcs_secure.federation.settings import SimulationSettings
+from fedbcs_secure.study import Study
+
+
+def write(path: Path, text: str) -> Path:
+    file = path / "study.toml"
+    file.write_text(text)
+    return file
+
+
+def test_no_file_no_flags_is_the_default() -> None:
+    assert study_and_settings(None, {}) == (Study(), SimulationSettings())
+
+
+def test_the_template_holds_the_defaults_it_claims(tmp_path: Path) -> None:
+    plain = study_and_settings(write(tmp_path, TEMPLATE), {})[0]
+    assert plain == Study(name="my study")
+    settled = TEMPLATE
+    for line in TEMPLATE.splitlines():
+        # Switch on every commented setting that shows a default of its own.
+        if line.startswith("# ") and " = " in line and "sites =" not in line and "out" not in line:
+            settled = settled.replace(line, line.removeprefix("# "))
+    shown = study_and_settings(write(tmp_path, settled), {})[0]
+    assert shown.resolved().model_copy(update={"name": "x"}) == Study().resolved().model_copy(
+        update={"name": "x"}
+    )
+
+
+def test_flags_win_over_the_file(tmp_path: Path) -> None:
+    file = write(tmp_path, 'rounds = 3\nmethod = "fedavg"\n[model]\nwidth = 8\nnorm = "group"\n')
+    study, settings = study_and_settings(file, {"width": 12, "data": "x.csv", "seed": None})
+    assert (study.rounds, study.method, study.model.width) == (3, "fedavg", 12)
+    assert study.model.norm == "group"
+    assert settings.data == "x.csv"
+
+
+def test_every_flag_may_stand_at_the_top_of_a_file_under_its_own_name(tmp_path: Path) -> None:
+    file = write(
+        tmp_path,
+        'data = "nuclei.csv"\nout = "r"\nwidth = 16\nsize = 64\nlr = 0.01\nrounds = 2\nbits = 12\n'
+        'sites = ["A", "B", "C"]\nalignment = "off"\n',
+    )
+    study, settings = study_and_settings(file, {})
+    assert (study.model.width, study.data.size_px, study.training.lr) == (16, 64, 0.01)
+    assert (study.codec.bits, study.alignment.form) == (12, "off")
+    assert settings == SimulationSettings(data="nuclei.csv", out="r", sites=("A", "B", "C"))
+
+
+def test_every_flag_reaches_a_field() -> None:
+    for name, path in FLAGS.items():
+        if path[0] == "simulate":
+            assert path[1] in SimulationSettings.model_fields, name
+        else:
+            model: type = Study
+            for part in path:
+                field = model.model_fields[part]
+                model = field.annotation  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "unknown = 1\n",
+        "[simulate]\nunknown = 1\n",
+        "model = 3\nwidth = 4\n",
+        "[simulate]\npatients = 0\n",
+    ],
+)
+def test_mistakes_in_a_file(tmp_path: Path, text: str) -> None:
+    with pytest.raises(StudyError):
+        study_and_settings(write(tmp_path, text), {})

@@ -1,0 +1,265 @@
+"""simulate, evaluate and predict as a user calls them."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from command_line import TINY, run, start
+from PIL import Image
+
+
+def summary(path: Path) -> dict[str, object]:
+    return json.loads((path / "summary.json").read_text())
+
+
+def test_the_run_folder_runs_again_to_the_same_model(finished: Path, tmp_path: Path) -> None:
+    result = run(
+        "simulate", "--study", str(finished / "study.toml"), "--out", str(tmp_path / "again")
+    )
+    assert result.returncode == 0, result.stderr
+    assert summary(tmp_path / "again")["model_sha256"] == summary(finished)["model_sha256"]
+
+
+def test_a_second_run_into_the_folder_is_refused(finished: Path) -> None:
+    result = run("simulate", *TINY, "--out", str(finished))
+    assert result.returncode == 1
+    assert "already holds a run" in result.stderr
+
+
+def test_a_finished_run_is_not_resumed(finished: Path) -> None:
+    result = run("simulate", "--resume", str(finished))
+    assert result.returncode == 1
+    assert "finished" in result.stderr
+
+
+def test_resume_takes_no_other_flag(finished: Path) -> None:
+    result = run("simulate", "--resume", str(finished), "--rounds", "9")
+    assert result.returncode == 2
+    assert "rounds" in result.stderr
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_interrupted_or_killed_then_resumed_equals_uninterrupted(
+    tmp_path: Path, how: signal.Signals
+) -> None:
+    arguments = ("simulate", *TINY, "--rounds", "6")
+    assert run(*arguments, "--out", str(tmp_path / "whole")).returncode == 0
+    cut = tmp_path / "cut"
+    with start(*arguments, "--out", str(cut)) as process:
+        metrics, deadline = cut / "metrics.jsonl", time.monotonic() + 90
+        while not (metrics.exists() and metrics.read_text().count("\n") >= 8):
+            assert process.poll() is None, process.stdout and process.stdout.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(how)
+        output = process.communicate(timeout=60)[0]
+    if how is signal.SIGINT:
+        assert process.returncode == 130
+        assert f"--resume {cut}" in output
+    assert not (cut / "summary.json").exists()
+    result = run("simulate", "--resume", str(cut))
+    assert result.returncode == 0, result.stderr
+    assert summary(cut)["model_sha256"] == summary(tmp_path / "whole")["model_sha256"]
+    assert summary(cut)["sites"] == summary(tmp_path / "whole")["sites"]
+
+
+def test_resume_notices_other_data(tmp_path: Path, finished: Path) -> None:
+    text = (finished / "study.toml").read_text()
+    (tmp_path / "study.toml").write_text(text.replace("patients = 5", "patients = 7"))
+    result = run("simulate", "--resume", str(tmp_path))
+    assert result.returncode == 1
+    assert "no longer gives the sites" in result.stderr
+
+
+def test_progress_has_a_line_a_round_without_a_terminal(tmp_path: Path) -> None:
+    result = run("simulate", *TINY, "--rounds", "2", "--out", str(tmp_path / "r"))
+    text = result.stdout + result.stderr
+    assert "round 1/2" in text
+    assert "round 2/2" in text
+    assert "worst (" in text
+    assert "mean" in text
+
+
+def test_quiet_is_quiet(tmp_path: Path) -> None:
+    result = run("simulate", *TINY, "--rounds", "1", "--out", str(tmp_path / "r"), "--quiet")
+    assert (result.returncode, result.stdout) == (0, "")
+
+
+def test_an_unknown_data_source_is_one_sentence(tmp_path: Path) -> None:
+    result = run("simulate", "--data", str(tmp_path / "absent.csv"))
+    assert result.returncode == 1
+    assert "no such file or folder" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_finch_under_secagg_is_a_usage_error() -> None:
+    result = run("simulate", *TINY, "--prototypes", "finch")
+    assert result.returncode == 2
+    assert 'protection = "none"' in result.stderr
+
+
+def test_finch_says_what_it_shows(tmp_path: Path) -> None:
+    result = run(
+        "simulate", *TINY, "--rounds", "2", "--prototypes", "finch", "--protection", "none",
+        "--alignment", "faithful", "--out", str(tmp_path / "r"),
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert "exclude commercial use" in result.stdout + result.stderr
+
+
+def test_evaluate_repeats_the_summary(finished: Path) -> None:
+    model = str(finished / "model.safetensors")
+    result = run(
+        "evaluate", "--model", model, "--data", "synthetic-mri", "--patients", "5",
+        "--slices", "2", "--json",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    found, expected = json.loads(result.stdout), summary(finished)
+    assert found["mean_dice"] == pytest.approx(expected["mean_dice"])
+    assert found["model_sha256"] == expected["model_sha256"]
+    assert set(found["sites"]) == {"A", "B", "C", "D"}
+
+
+def test_evaluate_on_a_site_that_took_no_part(finished: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = ["patient,image,label"]
+    for index in range(4):
+        mask = np.zeros((32, 32), np.uint8)
+        mask[8:20, 10:24] = 255
+        Image.fromarray(rng.integers(0, 255, (32, 32), dtype=np.uint8)).save(
+            tmp_path / f"{index}.png"
+        )
+        Image.fromarray(mask).save(tmp_path / f"{index}_label.png")
+        rows.append(f"case{index},{index}.png,{index}_label.png")
+    (tmp_path / "manifest.csv").write_text("\n".join(rows) + "\n")
+    result = run(
+        "evaluate", "--model", str(finished / "model.safetensors"), "--data",
+        str(tmp_path / "manifest.csv"), "--split", "all",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert "mean" in result.stdout
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model", b"\x10" + b"\x00" * 30])
+def test_files_that_are_no_model(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    result = run("evaluate", "--model", str(path), "--data", "synthetic-mri")
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert "model" in result.stderr
+
+
+def test_predict_keeps_the_geometry_of_png_and_nifti(finished: Path, tmp_path: Path) -> None:
+    scans = tmp_path / "scans"
+    (scans / "more").mkdir(parents=True)
+    rng = np.random.default_rng(1)
+    Image.fromarray(rng.integers(0, 255, (50, 70), dtype=np.uint8)).save(scans / "a.png")
+    affine = np.array([[0.7, 0, 0, 5], [0, -0.9, 0, 6], [0, 0, 3.0, 7], [0, 0, 0, 1.0]])
+    volume = nib.Nifti1Image(rng.random((40, 30, 3)).astype(np.float32), affine)
+    nib.save(volume, scans / "more" / "b.nii.gz")
+    out = tmp_path / "masks"
+    result = run(
+        "predict", "--model", str(finished / "model.safetensors"), "--input", str(scans),
+        "--out", str(out), "--overlays",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert "2 of 2 masks" in result.stdout
+    assert Image.open(out / "a_mask.png").size == (70, 50)
+    mask = nib.load(out / "more" / "b_mask.nii.gz")
+    assert mask.shape == (40, 30, 3)
+    assert np.allclose(mask.affine, affine)
+    assert set(np.unique(np.asarray(mask.dataobj))) <= {0, 1}
+    assert (out / "a_overlay.png").exists()
+    assert (out / "more" / "b_overlay.png").exists()
+    again = run(
+        "predict", "--model", str(finished / "model.safetensors"), "--input", str(scans),
+        "--out", str(out),
+    )  # fmt: skip
+    assert again.returncode == 1
+    assert "--force" in again.stderr
+
+
+def test_predict_reports_a_bad_file_and_does_the_others(finished: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    Image.fromarray(np.zeros((32, 32), np.uint8)).save(tmp_path / "in" / "good.png")
+    (tmp_path / "in" / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    result = run(
+        "predict", "--model", str(finished / "model.safetensors"), "--input",
+        str(tmp_path / "in"), "--out", str(tmp_path / "out"),
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert "bad.png" in result.stderr
+    assert (tmp_path / "out" / "good_mask.png").exists()
+
+
+def test_a_model_a_site_is_asked_for_by_name(tmp_path: Path) -> None:
+    out = tmp_path / "local"
+    assert (
+        run("simulate", *TINY, "--rounds", "1", "--method", "local", "--out", str(out)).returncode
+        == 0
+    )
+    Image.fromarray(np.zeros((32, 32), np.uint8)).save(tmp_path / "x.png")
+    base = (
+        "predict", "--model", str(out / "model.safetensors"), "--out", str(tmp_path / "m"),
+        "--input", str(tmp_path / "x.png"),
+    )  # fmt: skip
+    unnamed = run(*base)
+    assert unnamed.returncode == 1
+    assert "A, B, C, D" in unnamed.stderr
+    assert run(*base, "--site", "B").returncode == 0
+
+
+def test_init_writes_a_study_that_runs(tmp_path: Path) -> None:
+    assert run("init", cwd=tmp_path).returncode == 0
+    assert run("init", cwd=tmp_path).returncode == 2
+    assert run("init", "--force", cwd=tmp_path).returncode == 0
+    result = run(
+        "simulate", "--study", "study.toml", *TINY, "--rounds", "1", "--out", "r", cwd=tmp_path
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def test_doctor_lists_all_problems_and_draws_a_sheet(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = ["site,patient,image,label,split"]
+    for index in range(4):
+        Image.fromarray(rng.integers(0, 255, (32, 32), dtype=np.uint8)).save(
+            tmp_path / f"{index}.png"
+        )
+        size = 32 if index else 16
+        Image.fromarray(np.full((size, size), 255, np.uint8)).save(tmp_path / f"{index}_l.png")
+        split = "test" if index == 3 else "train"
+        rows.append(f"A,case{index},{index}.png,{index}_l.png,{split}")
+    rows.append("A,case9,missing.png,0_l.png,train")
+    (tmp_path / "manifest.csv").write_text("\n".join(rows) + "\n")
+    sheet = tmp_path / "sheet.png"
+    result = run("doctor", "--data", str(tmp_path), "--sheet", str(sheet), "--json")
+    assert result.returncode == 1
+    report = json.loads(result.stdout)
+    assert not report["ok"]
+    text = " ".join(report["problems"])
+    assert "case0" in text
+    assert "case9" in text
+    assert "missing.png" in text
+    assert sheet.stat().st_size > 1000
+    plain = run("doctor", "--data", str(tmp_path), "--sheet", str(sheet))
+    assert "problem" in plain.stdout
+
+
+def test_doctor_is_content_with_the_embedded_data(tmp_path: Path) -> None:
+    result = run("doctor", "--data", "synthetic-mri", "--sheet", str(tmp_path / "s.png"))
+    assert result.returncode == 0, result.stderr
+    assert "no problems" in result.stdout
+
+
+def test_entry_point_is_installed() -> None:
+    script = Path(sys.executable).with_name("fedbcs-secure")
+    assert script.exists(), "install the package (make install) to test its command"
