@@ -12,7 +12,7 @@ Train first, then run the short stages, so that a slow site is missed before key
     SUM    ------------------->  next state
            <-------------------  ACCEPTED
 
-Every frame is signed and bound to study, round, attempt, phase and state. Control frames are of
+Clauses (RO-…) are those of ``protocols/specs/round.md``. Every frame is signed and bound to study, round, attempt, phase and state. Control frames are of
 phase 0, those of the sum of phase 1. Under ``prototypes = "finch"`` a PLAIN_PROTOTYPES frame with
 each site's prototypes goes before SUM.
 """
@@ -58,7 +58,7 @@ class Parties:
 
     @cached_property
     def digest(self) -> bytes:
-        """What frames and keys are bound to: the study and everybody's identity."""
+        """What frames and keys are bound to: the study and everybody's identity (RO-1.1)."""
         fields: list[bytes | str] = ["fedbcs-secure parties v1", self.study.digest]
         for name, identity in self.roster.items():
             fields += [name, identity.raw]
@@ -141,6 +141,7 @@ class SiteRunner:
 
     def _start(self, data: bytes) -> bytes:
         self._receive(data, Kind.START, CONTROL, 0)
+        # RO-2.1
         if self._vector is not None:
             raise UnexpectedFrame(COMBINER, "this round has been started already")
         result = self._train(self.name, self.state)
@@ -156,6 +157,7 @@ class SiteRunner:
         if self._parties.study.protection == "none":
             body = MaskedInput(self._parties.shape, pack(vector, self._parties.shape.bits))
             return self._reply(Kind.PLAIN_INPUT, binding, 0, body.encode())
+        # RO-2.2
         if self._session is not None:
             raise UnexpectedFrame(COMBINER, "the sum of this round has been opened already")
         self._session = SiteSession(
@@ -297,6 +299,7 @@ class RoundCombiner:
         self, site: str, data: bytes, kind: Kind, binding: Binding, sequence: int, limit: int
     ) -> Frame:
         frame = open_frame(data, roster=self._parties.roster, expect=binding, limits={kind: limit})
+        # RO-2.5
         if frame.sender != site:
             raise UnexpectedFrame(frame.sender, f"its frame came on the line of {site}")
         expect_sequence(frame, sequence)
