@@ -34,7 +34,7 @@ process of its own; its figure is the growth of the peak resident set since just
 was built, in MB (1e6 bytes), so it holds weights, optimizer state, activations and temporaries, but
 not the libraries. Median of --memory-runs processes each. These processes give large blocks back to
 the system as soon as they are freed (a fixed MALLOC_MMAP_THRESHOLD_), so that the figure is what is
-in use at once. With --default-heap they do not; every variant is then 15-25 % larger by holes in the
+in use at once. With --default-heap they do not; each variant is then 15-25 % larger by holes in the
 heap, which differ between runs, and the ratios vary by several percent.
 """
 _VARIANTS = {"base": 0, "gentle": 16, "faithful": 256}

@@ -12,9 +12,9 @@ Train first, then run the short stages, so that a slow site is missed before key
     SUM    ------------------->  next state
            <-------------------  ACCEPTED
 
-Clauses (RO-…) are those of ``protocols/specs/round.md``. Every frame is signed and bound to study, round, attempt, phase and state. Control frames are of
-phase 0, those of the sum of phase 1. Under ``prototypes = "finch"`` a PLAIN_PROTOTYPES frame with
-each site's prototypes goes before SUM.
+Clauses (RO-…) are those of ``protocols/specs/round.md``. Every frame is signed and bound to study,
+round, attempt, phase and state. Control frames are of phase 0, those of the sum of phase 1. Under
+``prototypes = "finch"`` a PLAIN_PROTOTYPES frame with each site's prototypes goes before SUM.
 """
 
 from __future__ import annotations

@@ -3,13 +3,14 @@
 Level j of a fused map is ``u_j = A_j·s_j + B_j·up(t) + b_j``: ``s_j`` the shallow map (C_j
 channels), ``t`` the deep map, constant on r x r blocks of s_j, ``(A_j | B_j)`` a 1x1 convolution
 to d channels. Losses need ``Σ_j ‖u_j‖²`` and ``Σ_j P_j·u_j`` only. Where d <= C_j, u_j is formed,
-one image at a time (*direct*). Where d > C_j nothing of d channels is (*Gram*): with
+for a few
+images at a time (*direct*). Where d > C_j nothing of d channels is (*Gram*): with
 ``q_j = A_jᵀ(B_j·t + b_j)``
 
     ‖u_j‖² = s_jᵀ(A_jᵀA_j)s_j + 2·s_jᵀ·up(q_j) + up(‖B_j·t + b_j‖²),
 
 and the last term, summed over j, is itself such a form of t. Both keep nothing for the backward
-pass but their inputs, which the network holds anyway, and work in a buffer of one image.
+pass but their inputs, which the network holds anyway, and work in a small buffer.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
+
+_BUFFER_NUMBERS = 2**22
 
 
 class Level(NamedTuple):
@@ -34,20 +37,33 @@ class Level(NamedTuple):
 
 
 def _raised(coarse: Tensor, shape: torch.Size) -> Tensor:
-    """``coarse`` (c, h', w') as (c, h', 1, w), to be broadcast over (c, h', r, w)."""
-    step = shape[1] // coarse.shape[2]
-    return coarse.repeat_interleave(step, dim=2)[:, :, None]
+    """``coarse`` (k, c, h', w') as (k, c, h', 1, w), to be broadcast over (k, c, h', r, w)."""
+    step = shape[1] // coarse.shape[3]
+    return coarse.repeat_interleave(step, dim=3)[:, :, :, None]
 
 
 def _bands(rows: Tensor, coarse: Tensor, shape: torch.Size) -> Tensor:
-    """``rows`` (c, h·w) seen as (c, h', r, w), the row bands of the blocks of ``coarse``."""
-    return rows.view(rows.shape[0], coarse.shape[-2], -1, shape[1])
+    """``rows`` (k, c, h·w) seen as (k, c, h', r, w), the row bands of the blocks of ``coarse``."""
+    return rows.unflatten(2, (coarse.shape[2], -1, shape[1]))
 
 
 def _block_sums(rows: Tensor, coarse: Tensor, shape: torch.Size) -> Tensor:
-    """Sums of ``rows`` (c, h·w) over the blocks that ``coarse`` (c, h', w') is constant on."""
-    bands = _bands(rows, coarse, shape).sum(dim=2)
-    return bands.unflatten(2, (coarse.shape[-1], -1)).sum(dim=3)
+    """Sums of ``rows`` (k, c, h·w) over the blocks that ``coarse`` is constant on."""
+    bands = _bands(rows, coarse, shape).sum(dim=3)
+    return bands.unflatten(3, (coarse.shape[3], -1)).sum(dim=4)
+
+
+def _chunks(shallow: Tensor, channels: int) -> list[slice]:
+    """Runs of images that bound the working buffer of ``channels`` channels to 16 MB on a CPU."""
+    images, pixels = shallow.shape[0], shallow.shape[2:].numel()
+    most = images if shallow.is_cuda else max(1, _BUFFER_NUMBERS // (channels * pixels))
+    return [slice(start, min(start + most, images)) for start in range(0, images, most)]
+
+
+def _times(matrix: Tensor, rows: Tensor, out: Tensor | None = None) -> Tensor:
+    """``matrix`` (a, b) times each of ``rows`` (k, b, N): (k, a, N)."""
+    result = rows.new_empty(len(rows), matrix.shape[0], rows.shape[2]) if out is None else out
+    return torch.bmm(matrix.expand(len(rows), -1, -1), rows, out=result)
 
 
 class _Direct(torch.autograd.Function):
@@ -63,33 +79,32 @@ class _Direct(torch.autograd.Function):
         images, shape = shallow.shape[0], shallow.shape[2:]
         dots = shallow.new_empty(images, anchors.shape[0], shape.numel())
         norms = shallow.new_empty(images, shape.numel())
-        fused = shallow.new_empty(weight.shape[0], shape.numel())
-        for i in range(images):
-            torch.mm(weight, shallow[i].flatten(1), out=fused)
-            _bands(fused, coarse, shape).add_(_raised(coarse[i], shape))
-            torch.mm(anchors, fused, out=dots[i])
-            torch.sum(fused.square_(), dim=0, out=norms[i])
+        for part in _chunks(shallow, weight.shape[0]):
+            fused = _times(weight, shallow[part].flatten(2))
+            _bands(fused, coarse, shape).add_(_raised(coarse[part], shape))
+            _times(anchors, fused, out=dots[part])
+            torch.sum(fused.square_(), dim=1, out=norms[part])
         ctx.save_for_backward(shallow, weight, coarse, anchors)
         return dots.unflatten(2, shape), norms.unflatten(1, shape)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, by_dots: Tensor, by_norms: Tensor) -> tuple[Tensor | None, ...]:
+        """``g = (2·g_norms)·u + Pᵀ·g_dots`` is the gradient of u."""
         shallow, weight, coarse, anchors = ctx.saved_tensors
         shape = shallow.shape[2:]
         grad_shallow = torch.empty_like(shallow, memory_format=torch.contiguous_format)
         grad_weight = torch.zeros_like(weight)
         grad_coarse = torch.empty_like(coarse)
-        fused = shallow.new_empty(weight.shape[0], shape.numel())
-        for i in range(shallow.shape[0]):
-            rows = shallow[i].flatten(1)
-            torch.mm(weight, rows, out=fused)
-            _bands(fused, coarse, shape).add_(_raised(coarse[i], shape))
-            fused.mul_(2 * by_norms[i].flatten())
-            fused.addmm_(anchors.T, by_dots[i].flatten(1))
-            torch.mm(weight.T, fused, out=grad_shallow[i].view(rows.shape))
-            grad_weight.addmm_(fused, rows.T)
-            grad_coarse[i] = _block_sums(fused, coarse, shape)
+        for part in _chunks(shallow, weight.shape[0]):
+            rows = shallow[part].flatten(2)
+            fused = _times(weight, rows)
+            _bands(fused, coarse, shape).add_(_raised(coarse[part], shape))
+            fused.mul_(2 * by_norms[part].flatten(1)[:, None])
+            fused.baddbmm_(anchors.T.expand(len(rows), -1, -1), by_dots[part].flatten(2))
+            _times(weight.T, fused, out=grad_shallow[part].flatten(2))
+            grad_weight += torch.bmm(fused, rows.transpose(1, 2)).sum(dim=0)
+            grad_coarse[part] = _block_sums(fused, coarse, shape)
         return grad_shallow, grad_weight, grad_coarse, None
 
 
@@ -108,38 +123,40 @@ class _Gram(torch.autograd.Function):
         stacked = torch.cat((gram, anchors))
         dots = shallow.new_empty(images, anchors.shape[0], shape.numel())
         norms = shallow.new_empty(images, shape.numel())
-        products = shallow.new_empty(len(stacked), shape.numel())
-        for i in range(images):
-            rows = shallow[i].flatten(1)
-            torch.mm(stacked, rows, out=products)
-            dots[i] = products[channels:]
-            slope = products[:channels]
-            _bands(slope, coarse, shape).add_(_raised(2 * coarse[i], shape))
-            torch.sum(slope.mul_(rows), dim=0, out=norms[i])
+        for part in _chunks(shallow, len(stacked)):
+            rows = shallow[part].flatten(2)
+            products = _times(stacked, rows)
+            dots[part] = products[:, channels:]
+            slope = products[:, :channels]
+            _bands(slope, coarse, shape).add_(_raised(2 * coarse[part], shape))
+            torch.sum(slope.mul_(rows), dim=1, out=norms[part])
         ctx.save_for_backward(shallow, gram, coarse, anchors)
         return dots.unflatten(2, shape), norms.unflatten(1, shape)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, by_dots: Tensor, by_norms: Tensor) -> tuple[Tensor, ...]:
-        """``grad_s = (2g)·(M·s + up(q)) + Vᵀ·g_dots``; the weights' gradients are one product."""
+        """``(2·g_norms)·(M·s + up(q)) + Vᵀ·g_dots`` is the gradient of s.
+
+        The gradients of M and V are one product of matrices.
+        """
         shallow, gram, coarse, anchors = ctx.saved_tensors
         channels, shape = shallow.shape[1], shallow.shape[2:]
         stacked = torch.cat((gram, anchors))
         grad_stacked = torch.zeros_like(stacked)
         grad_shallow = torch.empty_like(shallow, memory_format=torch.contiguous_format)
         grad_coarse = torch.empty_like(coarse)
-        scaled = shallow.new_empty(len(stacked), shape.numel())
-        for i in range(shallow.shape[0]):
-            rows = shallow[i].flatten(1)
-            twice = 2 * by_norms[i].reshape(1, -1)
-            torch.mul(rows, twice, out=scaled[:channels])
-            scaled[channels:] = by_dots[i].flatten(1)
-            grad_stacked.addmm_(scaled, rows.T)
-            grad_coarse[i] = _block_sums(scaled[:channels], coarse, shape)
-            slope = torch.mm(stacked.T, scaled, out=grad_shallow[i].view(rows.shape))
+        for part in _chunks(shallow, len(stacked)):
+            rows = shallow[part].flatten(2)
+            twice = 2 * by_norms[part].flatten(1)[:, None]
+            scaled = rows.new_empty(len(rows), len(stacked), rows.shape[2])
+            torch.mul(rows, twice, out=scaled[:, :channels])
+            scaled[:, channels:] = by_dots[part].flatten(2)
+            grad_stacked += torch.bmm(scaled, rows.transpose(1, 2)).sum(dim=0)
+            grad_coarse[part] = _block_sums(scaled[:, :channels], coarse, shape)
+            slope = _times(stacked.T, scaled, out=grad_shallow[part].flatten(2))
             bands = _bands(slope, coarse, shape)
-            bands.addcmul_(_raised(coarse[i], shape), _bands(twice, coarse, shape))
+            bands.addcmul_(_raised(coarse[part], shape), _bands(twice, coarse, shape))
         return grad_shallow, grad_stacked[:channels] / 2, grad_coarse, grad_stacked[channels:]
 
 

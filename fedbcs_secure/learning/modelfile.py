@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
@@ -21,7 +22,7 @@ from safetensors.numpy import save
 
 from fedbcs_secure.errors import ModelError
 from fedbcs_secure.learning.unet import NetworkConfig, UNet
-from fedbcs_secure.learning.weights import split, tensor_specs, weights_sha256
+from fedbcs_secure.learning.weights import TensorSpec, split, tensor_specs, weights_sha256
 from fedbcs_secure.study import Study
 
 FORMAT = "fedbcs-secure model v1"
@@ -35,10 +36,6 @@ class ModelFile:
 
     study: Study
     weights: Mapping[str, NDArray[np.float32]]
-
-    def network(self) -> UNet:
-        """An untrained network of the right shape."""
-        return UNet(NetworkConfig.of(self.study))
 
     def for_site(self, site: str) -> NDArray[np.float32]:
         """The weights to use at ``site``: its own model, or the global one.
@@ -56,7 +53,7 @@ class ModelFile:
 
 
 def _named(file: ModelFile) -> dict[str, NDArray[np.float32]]:
-    specs = tensor_specs(file.network())
+    specs = _specs(file.study)
     return {
         (f"{site}/{name}" if site else name): array
         for site, flat in file.weights.items()
@@ -91,9 +88,8 @@ def load_model(path: Path) -> ModelFile:
         with safe_open(path, framework="numpy") as stream:
             metadata: dict[str, str] = stream.metadata() or {}
             study = _study(path, metadata)
-            network = UNet(NetworkConfig.of(study))
-            specs = tensor_specs(network)
-            sites: list[str] = json.loads(metadata.get("sites", "[]"))
+            specs = _specs(study)
+            sites = _sites(path, metadata)
             expected = {(f"{s}/{t.name}" if s else t.name): t.shape for s in sites for t in specs}
             if not sites or set(stream.keys()) != set(expected):
                 raise ModelError(f"{path}: its tensors do not fit the network that it names")
@@ -114,6 +110,22 @@ def load_model(path: Path) -> ModelFile:
     if not all(np.isfinite(flat).all() for flat in weights.values()):
         raise ModelError(f"{path} holds weights that are not finite")
     return ModelFile(study, weights)
+
+
+def _specs(study: Study) -> tuple[TensorSpec, ...]:
+    """Names and shapes without memory: a header may claim a network of any size."""
+    with torch.device("meta"):
+        return tensor_specs(UNet(NetworkConfig.of(study)))
+
+
+def _sites(path: Path, metadata: dict[str, Any]) -> list[str]:
+    try:
+        sites = json.loads(metadata.get("sites", "[]"))
+    except ValueError:
+        sites = None
+    if not isinstance(sites, list) or not all(isinstance(site, str) for site in sites):
+        raise ModelError(f"{path}: its header does not describe a model: bad list of sites")
+    return sites
 
 
 def _study(path: Path, metadata: dict[str, Any]) -> Study:

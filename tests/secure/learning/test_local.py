@@ -1,0 +1,209 @@
+"""Local training: repeatable, independent of order, and doing what its options say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from tiny import tiny_data, tiny_study
+
+from fedbcs_secure.data.records import Patient
+from fedbcs_secure.errors import FedBCSError
+from fedbcs_secure.learning.augment import Augmentation, image_seed
+from fedbcs_secure.learning.learner import Learner
+from fedbcs_secure.learning.local import steps_per_round
+
+STUDY = tiny_study().resolved()
+PATIENTS = tiny_data(STUDY).cohorts["B"].train
+
+
+def rows(seed: int = 0) -> list[dict[int, np.ndarray]]:
+    rng = np.random.default_rng(seed)
+    return [{c: rng.standard_normal((1, 48)).astype(np.float32) for c in (0, 1)} for _ in range(2)]
+
+
+def train(study=STUDY, *, patients=PATIENTS, site="B", round_index=2, prototypes=None):
+    learner = Learner(study, "cpu")
+    return learner.train(
+        learner.initial_weights(),
+        patients,
+        site=site,
+        round_index=round_index,
+        prototypes=prototypes,
+    )
+
+
+def changed(**values: object):
+    return tiny_study(**values).resolved()
+
+
+def test_training_repeats_to_the_bit() -> None:
+    one, two = train(), train()
+    assert np.array_equal(one.delta, two.delta)
+    assert one.loss == two.loss
+    for (means, present), (again, there) in zip(one.prototypes, two.prototypes, strict=True):
+        assert np.array_equal(means, again)
+        assert np.array_equal(present, there)
+
+
+def test_round_site_and_seed_choose_other_orders_and_views() -> None:
+    base = train().delta
+    for other in (
+        train(round_index=3),
+        train(site="C"),
+        train(changed(seed=9)),
+    ):
+        assert not np.array_equal(base, other.delta)
+
+
+def test_a_learner_keeps_nothing_between_calls() -> None:
+    learner = Learner(STUDY, "cpu")
+    weights = learner.initial_weights()
+    first = learner.train(weights, PATIENTS, site="B", round_index=0)
+    learner.train(weights + 1, PATIENTS, site="A", round_index=5)
+    learner.evaluate(weights, PATIENTS)
+    again = learner.train(weights, PATIENTS, site="B", round_index=0)
+    assert np.array_equal(first.delta, again.delta)
+
+
+def test_delta_is_new_weights_minus_old() -> None:
+    learner = Learner(STUDY, "cpu")
+    weights = learner.initial_weights()
+    result = learner.train(weights, PATIENTS, site="B", round_index=0)
+    # Adam without momentum from other rounds: no weight moves further than lr a step, by much
+    assert result.steps == steps_per_round(sum(p.slices for p in PATIENTS), STUDY)
+    assert 0 < np.abs(result.delta).max() < 1.5 * STUDY.training.lr * result.steps
+
+
+def test_alignment_waits_for_its_warm_up() -> None:
+    # warm-up of one round: in round 0 prototypes change nothing, in round 1 they do
+    assert np.array_equal(train(round_index=0).delta, train(round_index=0, prototypes=rows()).delta)
+    assert not np.array_equal(
+        train(round_index=1).delta, train(round_index=1, prototypes=rows()).delta
+    )
+
+
+def test_weight_zero_is_no_alignment() -> None:
+    # without weight decay, which Adam would apply to layers that get a gradient of zeros
+    training = {"lr": 3e-3, "batch_size": 3, "weight_decay": 0.0}
+    off = changed(alignment={"weight": 0.0, "warmup_rounds": 0}, training=training)
+    assert np.allclose(train(off, prototypes=rows()).delta, train(off).delta, atol=1e-7)
+
+
+@pytest.mark.parametrize("form", ["gentle", "faithful"])
+def test_alignment_reaches_the_fusion_layers(form: str) -> None:
+    study = changed(alignment={"form": form, "warmup_rounds": 0, "weight": 1.0, "temperature": 0.5},
+                    model={"width": 4, "fused_width": 16},
+                    training={"lr": 3e-3, "weight_decay": 0.0})  # fmt: skip
+    learner = Learner(study, "cpu")
+    start = 0
+    moved = {}
+    delta = train(study, prototypes=rows()).delta
+    for spec in learner.tensors:
+        moved[spec.name] = np.abs(delta[start : start + spec.size]).max()
+        start += spec.size
+    fusion = [value for name, value in moved.items() if name.startswith("fusion")]
+    assert fusion
+    assert min(fusion) > 0
+    still = train(study).delta
+    assert not np.array_equal(still, delta)
+
+
+def test_prototypes_come_from_the_last_epoch_and_name_absent_classes() -> None:
+    empty = tuple(replace(p, masks=np.zeros_like(p.masks)) for p in PATIENTS)
+    for means, present in train(patients=empty).prototypes:
+        assert present.tolist() == [True, False]
+        assert not means[1].any()
+        assert means[0].any()
+
+
+def test_no_alignment_no_prototypes() -> None:
+    assert train(changed(method="fedavg")).prototypes == ()
+
+
+def test_local_epochs_multiply_the_steps() -> None:
+    study = changed(training={"batch_size": 3, "local_epochs": 2})
+    assert train(study).steps == 2 * train().steps
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_both_optimizers_learn(optimizer: str) -> None:
+    lr = 3e-3 if optimizer == "adam" else 0.05
+    study = changed(
+        training={"optimizer": optimizer, "lr": lr, "momentum": 0.9, "local_epochs": 8,
+                  "batch_size": 3, "augment": False}
+    )  # fmt: skip
+    short = changed(training={"optimizer": optimizer, "lr": 1e-9, "batch_size": 3})
+    assert train(study).loss < train(short).loss
+
+
+@pytest.mark.parametrize("norm", ["instance", "group", "batch"])
+@pytest.mark.parametrize("fsr", ["off", "published", "all"])
+def test_every_norm_and_placement_trains(norm: str, fsr: str) -> None:
+    study = changed(model={"width": 4, "norm": norm, "fsr": fsr})
+    assert np.isfinite(train(study, prototypes=rows()).delta).all()
+
+
+def test_bfloat16_trains_close_to_float32() -> None:
+    learner = Learner(STUDY, "cpu", "bfloat16")
+    result = learner.train(learner.initial_weights(), PATIENTS, site="B", round_index=0)
+    assert np.isfinite(result.delta).all()
+    assert abs(result.loss - train(round_index=0).loss) < 0.05
+
+
+def test_a_loss_that_is_not_finite_stops_with_advice() -> None:
+    broken = Patient("B", "p", PATIENTS[0].images * np.float32("nan"), PATIENTS[0].masks)
+    with pytest.raises(FedBCSError, match="learning rate"):
+        train(patients=(broken,))
+
+
+def test_more_than_two_classes() -> None:
+    study = changed(
+        data={"size_px": 32, "channels": 1, "classes": 4, "labels": [0, 10, 20, 30]},
+        alignment={"warmup_rounds": 0},
+    )
+    rng = np.random.default_rng(0)
+    patients = tuple(
+        replace(p, masks=rng.integers(0, 3, p.masks.shape).astype(np.uint8)) for p in PATIENTS
+    )
+    prototypes = [
+        {c: rng.standard_normal((1, 48)).astype(np.float32) for c in range(4)} for _ in range(2)
+    ]
+    result = train(study, patients=patients, prototypes=prototypes)
+    assert [present.tolist() for _, present in result.prototypes] == [[True, True, True, False]] * 2
+    assert np.isfinite(result.delta).all()
+
+
+def test_image_seeds_are_apart_and_stable() -> None:
+    seeds = {
+        image_seed(seed, site=site, patient=patient, index=index, epoch=epoch)
+        for seed in (0, 1)
+        for site in ("A", "B")
+        for patient in ("x", "xy")
+        for index in (0, 1)
+        for epoch in (0, 1)
+    }
+    assert len(seeds) == 32
+    # lengths are part of the hash: "A" + "Bx" is not "AB" + "x"
+    assert image_seed(0, site="A", patient="Bx", index=0, epoch=0) != image_seed(
+        0, site="AB", patient="x", index=0, epoch=0
+    )
+
+
+def test_augmentation_moves_image_and_label_together() -> None:
+    mask = np.zeros((64, 64), np.uint8)
+    mask[20:44, 16:40] = 1
+    image = mask[None].astype(np.float32)
+    augmentation = Augmentation()
+    different = 0
+    for seed in range(30):
+        view, label = augmentation(image, mask, seed)
+        assert view.shape == image.shape
+        assert set(np.unique(label)) <= {0, 1}
+        inside = (view[0] > 0.5) == (label > 0)
+        assert inside.mean() > 0.97
+        different += int(not np.array_equal(label, mask))
+        again = augmentation(image, mask, seed)
+        assert np.array_equal(view, again[0])
+    assert different > 15
