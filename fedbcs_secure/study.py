@@ -24,10 +24,11 @@ Alignment = Literal["gentle", "faithful", "off"]
 SiteName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,31}$")]
 
 _MAX_STUDY_BYTES = 1_000_000
+_MAX_SHARE = 0.9
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class DataContract(_Section):
@@ -110,8 +111,8 @@ class SiteEntry(_Section):
     """One line of the roster. ``weight`` is nominal: agreed beforehand, never a count of today."""
 
     name: SiteName
-    weight: float = Field(gt=0, allow_inf_nan=False)
-    steps: int = Field(ge=1)
+    weight: float = Field(gt=0, le=1e9)
+    steps: int = Field(ge=1, le=10_000_000)
     """Nominal optimizer steps a round (what initial ranges are computed from)."""
     classes: tuple[int, ...]
     """The classes that this site holds, background included."""
@@ -136,7 +137,7 @@ class Study(_Section):
     training: Training = Training()
     alignment: AlignmentConfig = AlignmentConfig()
     codec: Codec = Codec()
-    roster: tuple[SiteEntry, ...] = ()
+    roster: tuple[SiteEntry, ...] = Field((), max_length=1024)
 
     @model_validator(mode="after")
     def _consistent(self) -> Study:
@@ -145,6 +146,8 @@ class Study(_Section):
                 'prototypes = "finch" needs each site\'s own prototypes in the clear, so it works '
                 'only with protection = "none" (research on data that may be shown); use "mean"'
             )
+        if self.alignment.prototypes == "finch" and self.alignment.prototype_momentum:
+            raise ValueError("prototype_momentum: clusters have no counterpart in the last round")
         if self.protection == "secagg" and self.min_sites < 3:
             raise ValueError(
                 'protection = "secagg" needs min_sites of 3 or more: '
@@ -160,6 +163,8 @@ class Study(_Section):
                 )
             if len(set(entry.classes)) != len(entry.classes):
                 raise ValueError(f"site {entry.name} lists a class twice")
+        if self.federated and self.roster:
+            _check_sum(self.roster, self.codec.bits, self.protection)
         if self.federated and self.roster and len(self.roster) < self.min_sites:
             raise ValueError(
                 f"{len(self.roster)} site(s) in the roster, min_sites = {self.min_sites}: "
@@ -175,7 +180,7 @@ class Study(_Section):
     def resolved(self) -> Study:
         """The study with every None replaced by what the method calls for."""
         aligned = self.method == "fedbcs" and self.alignment.form != "off"
-        gentle = self.alignment.form == "gentle"
+        gentle, mean = self.alignment.form == "gentle", self.alignment.prototypes == "mean"
         a = self.alignment
 
         def pick(value: Any, default: Any) -> Any:
@@ -187,7 +192,7 @@ class Study(_Section):
                 "weight": pick(a.weight, 0.1 if gentle else 1.0),
                 "temperature": pick(a.temperature, 0.3 if gentle else 0.005),
                 "warmup_rounds": pick(a.warmup_rounds, 4 if gentle else 1),
-                "prototype_momentum": pick(a.prototype_momentum, 0.5 if gentle else 0.0),
+                "prototype_momentum": pick(a.prototype_momentum, 0.5 if gentle and mean else 0.0),
             }
         )
         model = self.model.model_copy(
@@ -208,6 +213,23 @@ class Study(_Section):
 
     def to_toml(self) -> str:
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+
+def _check_sum(roster: tuple[SiteEntry, ...], bits: int, protection: Protection) -> None:
+    """Raise ValueError when the ring cannot hold the sum, or the sum is one site's update."""
+    needed = bits + (len(roster) - 1).bit_length()
+    if needed > 32:
+        raise ValueError(
+            f"{bits} bits and {len(roster)} sites need a ring of {needed} bits, at most 32: "
+            "lower codec.bits"
+        )
+    largest = max(roster, key=lambda entry: entry.weight)
+    share = largest.weight / sum(entry.weight for entry in roster)
+    if protection != "none" and share > _MAX_SHARE:
+        raise ValueError(
+            f"site {largest.name} has {share:.0%} of the weight, so the average would show its "
+            f"update; at most {_MAX_SHARE:.0%}: lower its nominal weight"
+        )
 
 
 def settled(value: float | None) -> float:
@@ -247,5 +269,5 @@ def load(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise StudyError(f"cannot read study file {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise StudyError(f"{path} is not valid TOML: {error}") from None

@@ -25,7 +25,7 @@ def demo(
         Path | None, typer.Option(metavar="DIR", help="Run folder. [dim](runs/fedbcs-DATE)[/]")
     ] = None,
     seed: Annotated[int, typer.Option(help="Repeats the run to the bit.")] = 1,
-    rounds: Annotated[int, typer.Option(help="Rounds of training.")] = 8,
+    rounds: Annotated[int, typer.Option(help="Rounds of training.")] = 20,
 ) -> None:
     """Watch four simulated hospitals train one prostate segmentation model in a minute or two.
 

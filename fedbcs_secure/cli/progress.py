@@ -44,16 +44,12 @@ def size(count: float) -> str:
 class RunDisplay:
     """Observer of a simulation; use as a context manager around the run."""
 
-    def __init__(
-        self, console: Console, sites: Sequence[str], title: str, *, first_round: int = 0
-    ) -> None:
+    def __init__(self, console: Console, sites: Sequence[str], *, first_round: int = 0) -> None:
         self._console = console
-        self._title = title
         self._loss: dict[str, float] = {}
         self._dice: dict[str, float] = {}
         self._steps: dict[str, tuple[int, int]] = {}
         self._sites = tuple(sites)
-        self._first = first_round
         self._round = first_round
         self._rounds = 0
         self._bytes = 0
@@ -132,9 +128,8 @@ class RunDisplay:
                 f"{self._loss[site]:.3f}" if site in self._loss else "-",
                 f"{self._dice[site]:.3f}" if site in self._dice else "-",
             )
-        head = Text.assemble(
-            (self._title, "bold"),
-            f"\nround {self._round + 1} of {self._rounds or '?'} · ",
-            f"{size(self._bytes)} sent a site · time left {self._left()}",
+        head = Text(
+            f"\nround {self._round + 1} of {self._rounds or '?'} · "
+            f"{size(self._bytes)} sent a site · time left {self._left()}"
         )
         return Group(head, table)

@@ -87,7 +87,7 @@ def execute(
     )
     console.print(f"[bold]{title}[/]\nwriting to {folder.path}", soft_wrap=True)
     try:
-        with RunDisplay(console, dataset.sites, title, first_round=first) as display:
+        with RunDisplay(console, dataset.sites, first_round=first) as display:
             summary = Simulation(study, settings, dataset, folder, learner, display).run()
     except KeyboardInterrupt:
         done = _completed(folder.path)

@@ -1,7 +1,9 @@
 """The next global state from the last one and the integer sum: pure, exact, the same everywhere.
 
 Only single float32 and float64 operations on elements (IEEE 754 fixes their results) and integer
-sums; never a floating-point reduction, whose order would differ between machines.
+sums; never a floating-point reduction, whose order would differ between machines. The exception is
+``prototypes = "finch"``, the research mode without protection: clustering compares floating-point
+products, so two machines may part there (and then refuse each other in the next round).
 """
 
 from __future__ import annotations
@@ -11,7 +13,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from fedbcs_protocols.codec import centred_sum, dequantise_sum, range_exponent, step_exponent
+from fedbcs_protocols.codec import (
+    MAX_EXPONENT,
+    MIN_EXPONENT,
+    centred_sum,
+    dequantise_sum,
+    range_exponent,
+    step_exponent,
+)
 from fedbcs_protocols.ring import Words
 from fedbcs_secure.federation.layout import Layout, initial_exponents, prototype_share
 from fedbcs_secure.federation.protect import segments
@@ -25,6 +34,11 @@ MAX_SHRINK = 2
 Updates of two sites may cancel in a short segment; without a brake its range would collapse and
 clip both in the next round.
 """
+MAX_GROWTH = 4
+"""A range grows by at most this many powers of two a round ..."""
+MAX_RISE = 10
+"""... and by at most this many above its initial value: a sum that the combiner made up cannot
+move the weights as far as it likes."""
 MAX_FALL = 16
 """... and by at most this many below its initial value, so that a tensor at rest can wake up."""
 
@@ -53,16 +67,22 @@ def next_state(
     step = average[: plan.parameters]
     velocity = state.velocity
     if study.server_momentum:
-        velocity = np.float32(study.server_momentum) * state.velocity + step
+        velocity = _settled(np.float32(study.server_momentum) * state.velocity + step)
         step = velocity
     exponents = _next_exponents(state, centred_sum(total, sites, bits), plan, study)
     return GlobalState(
         round=state.round + 1,
-        weights=state.weights + step,
+        weights=_settled(state.weights + step),
         velocity=velocity,
         prototypes=_prototypes(state, average, plan, study, individual),
         exponents=exponents,
     )
+
+
+def _settled(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """``values`` with everything below 2^-100 as zero: processes differ on subnormal numbers."""
+    values[np.abs(values) < np.float32(2.0**-100)] = 0
+    return values
 
 
 def _next_exponents(
@@ -80,7 +100,9 @@ def _next_exponents(
         if values.any():
             step = step_exponent(previous, study.codec.bits)
             wanted = max(wanted, range_exponent(values, step, previous=previous))
-        out.append(max(wanted, first - MAX_FALL))
+        highest = min(previous + MAX_GROWTH, first + MAX_RISE, MAX_EXPONENT)
+        lowest = max(first - MAX_FALL, MIN_EXPONENT)
+        out.append(min(max(wanted, lowest), highest))
     return tuple(out)
 
 
@@ -101,7 +123,7 @@ def _prototypes(
             rows = average[None, begin : begin + plan.fused_channels].copy()
             before = old.get((slot.view, slot.label))
             if keep and before is not None:
-                rows = keep * before + (np.float32(1) - keep) * rows
+                rows = _settled(keep * before + (np.float32(1) - keep) * rows)
         else:
             rows = _clustered(state, plan, study, individual, index)
         out.append(ClassPrototypes(slot.view, slot.label, rows))

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fedbcs_protocols.codec import MAX_EXPONENT, MIN_EXPONENT
+from fedbcs_secure.errors import StudyError
 from fedbcs_secure.learning.weights import TensorSpec
 from fedbcs_secure.study import SiteEntry, Study
 
@@ -89,7 +91,8 @@ def initial_exponents(study: Study, plan: Layout) -> tuple[int, ...]:
     """Ranges of round 0, from the study alone.
 
     An Adam step moves a weight by about lr; twice lr times the steps bounds a round with room.
-    For SGD the gradient is taken as at most 4.
+    For SGD the gradient is taken as at most 4. Raises :class:`StudyError` when the study's numbers
+    leave what the codec can carry.
     """
     t = study.training
     reach = study.codec.initial_update_range
@@ -101,6 +104,11 @@ def initial_exponents(study: Study, plan: Layout) -> tuple[int, ...]:
     for slot in plan.slots:
         largest = max(prototype_share(study, slot, s) for s in slot.holders)
         out.append(ceil_log2(largest * study.codec.initial_prototype_range))
+    if not all(MIN_EXPONENT <= e <= MAX_EXPONENT for e in out):
+        raise StudyError(
+            f"an initial range is outside 2^{MIN_EXPONENT} to 2^{MAX_EXPONENT}; check codec, "
+            "training.lr and the roster's steps"
+        )
     return tuple(out)
 
 

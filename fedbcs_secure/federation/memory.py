@@ -27,10 +27,14 @@ class MemoryChannel:
 
 @dataclass(frozen=True, eq=False)
 class RoundOutcome:
-    """The next state, each site's training loss, and the bytes of one site."""
+    """The next state, each site's training loss and clipped values (which a simulation may see),
+
+    and the bytes of one site.
+    """
 
     state: GlobalState
     losses: dict[str, float]
+    clipped: dict[str, int]
     bytes_up: int
     bytes_down: int
 
@@ -65,7 +69,8 @@ class MemoryFederation:
             if site.state.digest != following.digest:
                 raise RuntimeError(f"site {site.name} computed another state than the combiner")
         up, down = channel.take()
-        return RoundOutcome(following, dict(self._losses), up, down)
+        clipped = {name: site.clipped for name, site in self._sites.items()}
+        return RoundOutcome(following, dict(self._losses), clipped, up, down)
 
     def _record(self, site: str, state: GlobalState) -> LocalResult:
         result = self._train(site, state)

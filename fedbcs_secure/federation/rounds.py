@@ -33,6 +33,7 @@ from fedbcs_protocols.messages import MaskedInput, SumBroadcast, VectorShape
 from fedbcs_protocols.ring import Accumulator, Words, pack, unpack
 from fedbcs_protocols.secagg import CombinerSession, SiteSession
 from fedbcs_protocols.wire import Frame, Kind, Limits, decode, expect_sequence, open_frame, seal
+from fedbcs_secure.errors import StudyError
 from fedbcs_secure.federation.channel import Channel
 from fedbcs_secure.federation.combine import next_state
 from fedbcs_secure.federation.layout import Layout
@@ -55,6 +56,14 @@ class Parties:
     plan: Layout
     roster: Mapping[str, PublicIdentity]
     combiner: PublicIdentity
+
+    def __post_init__(self) -> None:
+        names = tuple(entry.name for entry in self.study.roster)
+        if not self.study.federated or not names:
+            raise StudyError("a round needs a federated method and a roster")
+        # RO-1.4
+        if tuple(self.roster) != names:
+            raise StudyError("the identities are not those of the study's roster, in its order")
 
     @cached_property
     def digest(self) -> bytes:
@@ -95,6 +104,9 @@ class SiteRunner:
         self._train = train
         self._vector: Words | None = None
         self._session: SiteSession | None = None
+        self._sent_plain = False
+        self.clipped = 0
+        """Values of the last vector that were out of range; for this site's eyes only."""
         self._individual: list[Words] | None = None
 
     def handle(self, data: bytes) -> bytes:
@@ -141,13 +153,17 @@ class SiteRunner:
 
     def _start(self, data: bytes) -> bytes:
         self._receive(data, Kind.START, CONTROL, 0)
+        # RO-2.6
+        if self.state.round >= self._parties.study.rounds:
+            raise UnexpectedFrame(COMBINER, "the study's rounds are over")
         # RO-2.1
         if self._vector is not None:
             raise UnexpectedFrame(COMBINER, "this round has been started already")
         result = self._train(self.name, self.state)
         parties = self._parties
         update = form_update(result, self.state, parties.plan, self.name)
-        self._vector = encode(update, self.state, parties.plan, parties.study, self.name).codes
+        quantised = encode(update, self.state, parties.plan, parties.study, self.name)
+        self._vector, self.clipped = quantised.codes, quantised.clipped
         return self._reply(Kind.READY, parties.binding(self.state, CONTROL), 0)
 
     def _open(self, data: bytes) -> bytes:
@@ -156,6 +172,7 @@ class SiteRunner:
         binding = self._parties.binding(self.state, SUM)
         if self._parties.study.protection == "none":
             body = MaskedInput(self._parties.shape, pack(vector, self._parties.shape.bits))
+            self._sent_plain = True
             return self._reply(Kind.PLAIN_INPUT, binding, 0, body.encode())
         # RO-2.2
         if self._session is not None:
@@ -187,8 +204,11 @@ class SiteRunner:
     def _finish(self, data: bytes) -> bytes:
         self._ready()
         parties = self._parties
+        # RO-2.7: no sum without this site's own part in it.
         if self._session is not None:
             total = self._session.receive_sum(data)
+        elif not self._sent_plain:
+            raise UnexpectedFrame(COMBINER, "a sum that this site has no part in")
         else:
             frame = self._receive(data, Kind.SUM, SUM, 1, parties.shape.body_bytes)
             message = SumBroadcast.decode(frame.body, sender=COMBINER, shape=parties.shape)
@@ -199,6 +219,7 @@ class SiteRunner:
         reply = self._reply(Kind.ACCEPTED, parties.binding(self.state, CONTROL), 2)
         self.state = following
         self._vector, self._session, self._individual = None, None, None
+        self._sent_plain = False
         return reply
 
     def _ready(self) -> Words:
@@ -243,10 +264,10 @@ class RoundCombiner:
                 bits=parties.shape.bits,
                 count=parties.shape.count,
             )
-            for _, reply in channel.broadcast(opening):
-                session.receive_advertise(reply)
-            for _, reply in channel.broadcast(session.key_list()):
-                session.receive_masked(reply)
+            for site, reply in channel.broadcast(opening):
+                session.receive_advertise(self._on_line(site, reply))
+            for site, reply in channel.broadcast(session.key_list()):
+                session.receive_masked(self._on_line(site, reply))
             total, closing = session.sum(), session.sum_frame()
         following = next_state(state, total, parties.plan, parties.study, individual)
         self._collect(channel, closing, Kind.ACCEPTED, control, 2)
@@ -258,17 +279,20 @@ class RoundCombiner:
         parties, shape = self._parties, self._parties.shape
         accumulator = Accumulator(shape.count, shape.bits)
         shown: dict[str, Words] = {}
+        answered: set[str] = set()
         for site, reply in channel.broadcast(opening):
             frame = self._take(
                 site, reply, Kind.PLAIN_INPUT, parties.binding(state, SUM), 0, shape.body_bytes
             )
             message = MaskedInput.decode(frame.body, sender=site, shape=shape)
+            if site in answered:
+                raise UnexpectedFrame(site, "its vector comes twice")
+            answered.add(site)
             accumulator.add(message.packed)
             if parties.shows_prototypes:
                 values = unpack(message.packed, shape.count, shape.bits)
                 shown[site] = values[parties.plan.parameters :].copy()
-        if accumulator.added != len(parties.roster):
-            raise LocalError(f"{accumulator.added} of {len(parties.roster)} sites answered")
+        self._require_all(answered, Kind.OPEN)
         return accumulator.total(), [shown[name] for name in parties.roster] if shown else None
 
     def _show_prototypes(
@@ -287,13 +311,27 @@ class RoundCombiner:
     def _collect(
         self, channel: Channel, frame: bytes, kind: Kind, binding: Binding, sequence: int
     ) -> None:
-        answered = set()
+        answered: set[str] = set()
         for site, reply in channel.broadcast(frame):
             self._take(site, reply, kind, binding, sequence, 0)
             answered.add(site)
+        self._require_all(answered, kind)
+
+    def _require_all(self, answered: set[str], kind: Kind) -> None:
         missing = [name for name in self._parties.roster if name not in answered]
         if missing:
-            raise LocalError(f"no answer to {kind.name} from {', '.join(missing)}")
+            raise LocalError(f"no {kind.name} answered by {', '.join(missing)}")
+
+    def _on_line(self, site: str, data: bytes) -> bytes:
+        """``data``, when the sender it names is the site whose line it came on (RO-2.5).
+
+        The session proves that the sender is who it says.
+        """
+        limits = {Kind.ADVERTISE: 32, Kind.MASKED_INPUT: self._parties.shape.body_bytes}
+        sender = decode(data, limits).sender
+        if sender != site:
+            raise UnexpectedFrame(sender, f"its frame came on the line of {site}")
+        return data
 
     def _take(
         self, site: str, data: bytes, kind: Kind, binding: Binding, sequence: int, limit: int

@@ -65,21 +65,25 @@ class RunFolder:
     def finished(self) -> bool:
         return (self.path / "summary.json").is_file()
 
-    def save_states(self, states: Mapping[str, GlobalState]) -> None:
+    def save_states(self, states: Mapping[str, GlobalState], study: Study) -> None:
         """Checkpoint all learners of a round. A crash between two files is mended on load."""
         for name, state in states.items():
             current = self._checkpoint(name)
             if current.exists() and len(states) > 1:
                 current.replace(current.with_suffix(".previous"))
-            save_state(state, current)
+            save_state(state, current, study=study.digest)
 
-    def load_states(self, names: Sequence[str]) -> dict[str, GlobalState] | None:
-        """The last round that every learner completed, or None before the first."""
+    def load_states(self, names: Sequence[str], study: Study) -> dict[str, GlobalState] | None:
+        """The last round that every learner completed, or None before the first.
+
+        Raises :class:`RunFolderError` for a checkpoint that is damaged or of another study.
+        """
         found = []
         for name in names:
             path = self._checkpoint(name)
             candidates = [p for p in (path, path.with_suffix(".previous")) if p.exists()]
-            found.append({s.round: s for s in map(load_state, candidates)})
+            states = [load_state(p, study=study.digest) for p in candidates]
+            found.append({state.round: state for state in states})
         common = set.intersection(*(set(f) for f in found)) if found else set()
         if not common:
             return None

@@ -87,7 +87,7 @@ class Simulation:
             raise RunFolderError(f"{self.folder.path} is finished; its summary.json has the result")
         plan = layout(self.study, self.learner.tensors, self.learner.fused_channels)
         names = self._learners()
-        states = self.folder.load_states(names)
+        states = self.folder.load_states(names, self.study)
         if states is None:
             start = initial_state(self.study, plan, self.learner.initial_weights())
             states = dict.fromkeys(names, start)
@@ -99,17 +99,17 @@ class Simulation:
         for index in range(first, self.study.rounds):
             self.observer(RoundStarted(index, self.study.rounds))
             started = time.perf_counter()
-            losses: dict[str, float] = {}
+            clipped: dict[str, int] = {}
             if federation is not None:
                 outcome = federation.run_round(states[GLOBAL_LEARNER])
                 states = {GLOBAL_LEARNER: outcome.state}
-                losses = outcome.losses
+                losses, clipped = outcome.losses, outcome.clipped
                 up, down = outcome.bytes_up, outcome.bytes_down
             else:
                 states, losses = self._train_alone(states)
                 up = down = 0
             seconds = time.perf_counter() - started
-            self._finish_round(states, index, losses, seconds, up, down)
+            self._finish_round(states, index, losses, clipped, seconds, up, down)
         return self._conclude(states)
 
     def _learners(self) -> tuple[str, ...]:
@@ -155,6 +155,7 @@ class Simulation:
         states: Mapping[str, GlobalState],
         index: int,
         losses: Mapping[str, float],
+        clipped: Mapping[str, int],
         seconds: float,
         bytes_up: int,
         bytes_down: int,
@@ -175,13 +176,14 @@ class Simulation:
                     "site": site,
                     "loss": losses.get(site, losses.get(POOLED)),
                     "validation_dice": dice,
+                    "clipped": clipped.get(site, 0),
                     "round_seconds": seconds,
                     "bytes_up": bytes_up,
                     "bytes_down": bytes_down,
                 }
             )
         self.folder.append_metrics(rows)
-        self.folder.save_states(states)
+        self.folder.save_states(states, self.study)
         self._tensorboard(rows)
         self.observer(RoundFinished(index, seconds, bytes_up, bytes_down))
 

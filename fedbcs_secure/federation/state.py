@@ -17,6 +17,7 @@ from safetensors.numpy import save
 
 from fedbcs_secure.errors import RunFolderError
 
+_FORMAT = "fedbcs-secure state v1"
 _DOMAIN = b"fedbcs-secure global state v1\x00"
 
 
@@ -46,6 +47,13 @@ class GlobalState:
     exponents: tuple[int, ...]
 
     def __post_init__(self) -> None:
+        flat = self.weights.ndim == self.velocity.ndim == 1
+        rows = all(p.rows.ndim == 2 and min(p.view, p.label) >= 0 for p in self.prototypes)
+        arrays = (self.weights, self.velocity, *(p.rows for p in self.prototypes))
+        if not (flat and rows and 0 <= self.round < 2**32):
+            raise ValueError("a state holds flat vectors, prototypes (n, 3d) and a round number")
+        if any(array.dtype != np.float32 for array in arrays):
+            raise ValueError("a state's arrays are float32")
         for array in (self.weights, self.velocity, *(p.rows for p in self.prototypes)):
             array.flags.writeable = False
 
@@ -72,13 +80,17 @@ class GlobalState:
         return out
 
 
-def save_state(state: GlobalState, path: Path) -> None:
-    """Write a checkpoint atomically and durably (temporary file, sync, rename, sync)."""
+def save_state(state: GlobalState, path: Path, *, study: bytes) -> None:
+    """Write a checkpoint atomically and durably (temporary file, sync, rename, sync).
+
+    ``study`` is the digest of the study that it belongs to.
+    """
     arrays = {"weights": state.weights, "velocity": state.velocity}
     for item in state.prototypes:
         arrays[f"prototypes/{item.view}/{item.label}"] = item.rows
     metadata = {
-        "format": "fedbcs-secure state v1",
+        "format": _FORMAT,
+        "study": study.hex(),
         "round": str(state.round),
         "exponents": json.dumps(state.exponents),
         "digest": state.digest.hex(),
@@ -92,8 +104,12 @@ def save_state(state: GlobalState, path: Path) -> None:
     _sync_folder(path.parent)
 
 
-def load_state(path: Path) -> GlobalState:
-    """Read a checkpoint. Raises :class:`RunFolderError` unless its digest comes out the same."""
+def load_state(path: Path, *, study: bytes) -> GlobalState:
+    """Read a checkpoint of the study with this digest.
+
+    Raises :class:`RunFolderError` unless the state's digest comes out the same. That finds damage
+    and mistakes; whoever can write the file can also write a fitting digest.
+    """
     try:
         with safe_open(path, framework="numpy") as stream:
             metadata: dict[str, str] = stream.metadata() or {}
@@ -111,7 +127,11 @@ def load_state(path: Path) -> GlobalState:
                 prototypes=tuple(sorted(prototypes, key=lambda p: (p.view, p.label))),
                 exponents=tuple(int(e) for e in json.loads(metadata["exponents"])),
             )
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+            if metadata["format"] != _FORMAT or metadata["study"] != study.hex():
+                raise RunFolderError(
+                    f"{path} belongs to another study than study.toml beside it; was that edited?"
+                )
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
         raise RunFolderError(f"{path} is not a readable checkpoint: {error}") from None
     if state.digest.hex() != metadata.get("digest"):
         raise RunFolderError(f"{path} was altered: its content does not match its digest")

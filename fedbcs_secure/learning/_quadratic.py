@@ -2,15 +2,14 @@
 
 Level j of a fused map is ``u_j = A_j·s_j + B_j·up(t) + b_j``: ``s_j`` the shallow map (C_j
 channels), ``t`` the deep map, constant on r x r blocks of s_j, ``(A_j | B_j)`` a 1x1 convolution
-to d channels. Losses need ``Σ_j ‖u_j‖²`` and ``Σ_j P_j·u_j`` only. Where d <= C_j, u_j is formed,
-for a few
-images at a time (*direct*). Where d > C_j nothing of d channels is (*Gram*): with
-``q_j = A_jᵀ(B_j·t + b_j)``
+to d channels. Losses need ``Σ_j ‖u_j‖²`` and ``Σ_j P_j·u_j`` only. Where d <= C_j, u_j is formed
+and dropped again (*direct*). Where d > C_j nothing of d channels is formed at the resolution of s_j
+(*Gram*): with ``q_j = A_jᵀ(B_j·t + b_j)``
 
     ‖u_j‖² = s_jᵀ(A_jᵀA_j)s_j + 2·s_jᵀ·up(q_j) + up(‖B_j·t + b_j‖²),
 
 and the last term, summed over j, is itself such a form of t. Both keep nothing for the backward
-pass but their inputs, which the network holds anyway, and work in a small buffer.
+pass but their inputs, which the network holds anyway.
 """
 
 from __future__ import annotations

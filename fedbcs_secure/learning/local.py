@@ -31,7 +31,7 @@ Progress = Callable[[int, int], None]
 """Called with (steps done, steps of this round)."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LocalResult:
     """What one round of local training yields; it never leaves the site in this form.
 
@@ -96,9 +96,9 @@ def train_round(
             for parameter, start in zip(network.parameters(), anchor, strict=False):
                 if parameter.grad is not None:
                     parameter.grad.add_(parameter.detach() - start, alpha=study.training.prox_mu)
-            optimizer.step()
             if meter is not None and last:
-                meter.add(features, labels)
+                meter.add(features, labels)  # before the step: features and fusion of one moment
+            optimizer.step()
             losses.append(float(loss.detach()))
             if not np.isfinite(losses[-1]):
                 raise FedBCSError(

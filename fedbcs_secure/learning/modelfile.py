@@ -26,6 +26,7 @@ from fedbcs_secure.learning.weights import TensorSpec, split, tensor_specs, weig
 from fedbcs_secure.study import Study
 
 FORMAT = "fedbcs-secure model v1"
+_MAX_SITES = 1024
 GLOBAL = ""
 """The key of a model that is everybody's."""
 
@@ -90,6 +91,8 @@ def load_model(path: Path) -> ModelFile:
             study = _study(path, metadata)
             specs = _specs(study)
             sites = _sites(path, metadata)
+            if len(stream.keys()) != len(sites) * len(specs):
+                raise ModelError(f"{path}: its tensors do not fit the network that it names")
             expected = {(f"{s}/{t.name}" if s else t.name): t.shape for s in sites for t in specs}
             if not sites or set(stream.keys()) != set(expected):
                 raise ModelError(f"{path}: its tensors do not fit the network that it names")
@@ -121,9 +124,10 @@ def _specs(study: Study) -> tuple[TensorSpec, ...]:
 def _sites(path: Path, metadata: dict[str, Any]) -> list[str]:
     try:
         sites = json.loads(metadata.get("sites", "[]"))
-    except ValueError:
+    except (ValueError, RecursionError):
         sites = None
-    if not isinstance(sites, list) or not all(isinstance(site, str) for site in sites):
+    named = isinstance(sites, list) and all(isinstance(site, str) for site in sites)
+    if not named or len(sites) > _MAX_SITES or len(set(sites)) != len(sites):
         raise ModelError(f"{path}: its header does not describe a model: bad list of sites")
     return sites
 
@@ -133,5 +137,5 @@ def _study(path: Path, metadata: dict[str, Any]) -> Study:
         raise ModelError(f"{path} was not written by this toolkit (no {FORMAT!r} in its header)")
     try:
         return Study.model_validate_json(metadata.get("study", ""))
-    except ValidationError as error:
+    except (ValidationError, RecursionError) as error:
         raise ModelError(f"{path}: its header does not describe a model: {error}") from None

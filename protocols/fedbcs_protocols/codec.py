@@ -48,7 +48,7 @@ class Segment:
         return slice(self.start, self.start + self.length)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Quantised:
     """``codes`` (P,) uint32 in 0..2L, and how many values were ``clipped`` (stays at the site)."""
 

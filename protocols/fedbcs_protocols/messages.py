@@ -16,6 +16,8 @@ from fedbcs_protocols.wire import MAX_OVERHEAD_BYTES
 PUBLIC_KEY_BYTES = 32
 MAX_SITES = 1024
 
+_FIELD_PRIME = 2**255 - 19
+
 _COUNT = struct.Struct(">H")
 _LENGTH = struct.Struct(">I")
 _VECTOR = struct.Struct(">IHH")
@@ -38,6 +40,9 @@ class Advertise:
     def decode(cls, body: Buffer, *, sender: str) -> Advertise:
         if len(body) != PUBLIC_KEY_BYTES:
             raise MalformedFrame(sender, f"a mask key of {len(body)} bytes, not {PUBLIC_KEY_BYTES}")
+        # SA-1.4: else one key has several spellings, and SA-2.4 compares spellings.
+        if int.from_bytes(body, "little") >= _FIELD_PRIME:
+            raise MalformedFrame(sender, "a mask key that is not in canonical form")
         return cls(bytes(body))
 
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 PROTOCOLS = Path(__file__).parents[2] / "protocols"
-CLAUSE = re.compile(r"\b(?:SA|WI|CO)-\d+\.\d+")
+CLAUSE = re.compile(r"\b(?:SA|WI|CO|RO)-\d+\.\d+")
 
 
 def _clauses(folder: Path, suffix: str) -> set[str]:
@@ -18,9 +18,11 @@ def test_code_quotes_clauses_that_exist() -> None:
     stated = {
         clause
         for page in (PROTOCOLS / "specs").glob("*.md")
-        for clause in re.findall(r"\*\*((?:SA|WI|CO)-\d+\.\d+)\*\*", page.read_text("utf-8"))
+        for clause in re.findall(r"\*\*((?:SA|WI|CO|RO)-\d+\.\d+)\*\*", page.read_text("utf-8"))
     }
     quoted = _clauses(PROTOCOLS / "fedbcs_protocols", ".py")
+    quoted |= _clauses(PROTOCOLS.parent / "fedbcs_secure" / "federation", ".py")
+    assert any(clause.startswith("RO") for clause in quoted)
     assert len(stated) > 30
     assert quoted <= stated
 

@@ -17,7 +17,17 @@ key_lists = st.builds(KeyList, st.lists(st.binary(max_size=60), min_size=1, max_
 
 @given(st.binary(min_size=32, max_size=32))
 def test_advertise(key: bytes) -> None:
+    if int.from_bytes(key, "little") >= 2**255 - 19:
+        with pytest.raises(MalformedFrame, match="canonical"):
+            Advertise.decode(key, sender="a")
+        return
     assert Advertise.decode(Advertise(key).encode(), sender="a") == Advertise(key)
+
+
+@pytest.mark.parametrize("number", [2**255 - 19, 2**255 - 1, 2**255 + 9, 2**256 - 1])
+def test_second_spellings_of_a_key(number: int) -> None:
+    with pytest.raises(MalformedFrame, match="canonical"):
+        Advertise.decode(number.to_bytes(32, "little"), sender="a")
 
 
 @given(key_lists)

@@ -59,6 +59,7 @@ class CombinerSession:
         # SA-1.3: one key a site, and only while keys are collected.
         if self.state is not CombinerState.COLLECTING_KEYS or sender in self._adverts:
             raise UnexpectedFrame(sender, "its mask key comes twice or too late")
+        # SA-1.4 is checked by the decoder.
         key = Advertise.decode(frame.body, sender=sender).mask_public_key
         # SA-2.4
         if key in self._keys:

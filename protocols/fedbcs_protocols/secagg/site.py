@@ -94,13 +94,15 @@ class SiteSession:
         """The signed frame with ``vector`` under the masks of all pairs (SA-3.1 to SA-3.5).
 
         ``key_list`` is the combiner's frame; ``vector`` is (count,) uint32 and stays as it is. A
-        vector that does not fit raises :class:`LocalError` and changes nothing; a key list that
-        does not fit raises a :class:`PeerError` and ends the session.
+        vector that does not fit raises :class:`LocalError` and changes nothing, and so does a frame
+        that is not the combiner's for this sum (:class:`PeerError`): anybody can send one. A key
+        list of the combiner's that does not fit raises a :class:`PeerError` and ends the session.
         """
         following = next_site_state(self.state, SiteEvent.MASK)
         self._check_vector(vector)
+        frame = self._open(key_list, Kind.KEY_LIST, 0, KeyList.limit(self._shape.sites))
         try:
-            pairs = self._pairs(key_list)
+            pairs = self._pairs(frame)
         except PeerError:
             self._fail()
             raise
@@ -115,12 +117,12 @@ class SiteSession:
     def receive_sum(self, data: bytes) -> Words:
         """The (count,) uint32 sum in the combiner's frame (SA-4.3).
 
-        Proven is only that the combiner says so. Raises a :class:`PeerError` and ends the session
-        when the frame does not fit.
+        Proven is only that the combiner says so. Raises a :class:`PeerError` when the frame does
+        not fit, and ends the session if it was the combiner's.
         """
         following = next_site_state(self.state, SiteEvent.TAKE_SUM)
+        frame = self._open(data, Kind.SUM, 1, self._shape.body_bytes)
         try:
-            frame = self._open(data, Kind.SUM, 1, self._shape.body_bytes)
             message = SumBroadcast.decode(frame.body, sender=COMBINER, shape=self._shape)
         except PeerError:
             self._fail()
@@ -139,11 +141,10 @@ class SiteSession:
                 f"in {self._shape.bits} bits"
             )
 
-    def _pairs(self, key_list: bytes) -> list[PairMask]:
+    def _pairs(self, frame: Frame) -> list[PairMask]:
         private = self._ephemeral
         if private is None:
             raise LocalError("the session has no mask key")
-        frame = self._open(key_list, Kind.KEY_LIST, 0, KeyList.limit(self._shape.sites))
         listed = KeyList.decode(frame.body, sender=COMBINER, sites=self._shape.sites)
         keys: list[tuple[str, bytes]] = []
         for name, inner in zip(self._roster, listed.frames, strict=True):

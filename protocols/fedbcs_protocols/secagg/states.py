@@ -6,8 +6,9 @@ A site::
                                |                                     |
                                +------------ bad frame --------------+--> FAILED
 
-A session is for one binding and is used once. A site that saw a bad frame from the combiner gives
-its secrets up and takes no further part in the attempt: nothing it could still send would help it.
+A session is for one binding and is used once. A site that saw a bad frame from the combiner, signed
+and for this sum, gives its secrets up and takes no further part in the attempt: nothing it could
+still send would help it. Bytes that are not the combiner's, which anybody can send, change nothing.
 
 The combiner::
 

@@ -11,7 +11,15 @@ import pytest
 from federation_fixtures import FUSED, fake_training, make_study
 
 from fedbcs_protocols.errors import ProtocolError
-from fedbcs_secure.federation.combine import MAX_FALL, MAX_SHRINK, initial_state, next_state
+from fedbcs_secure.errors import FedBCSError, StudyError
+from fedbcs_secure.federation.combine import (
+    MAX_FALL,
+    MAX_GROWTH,
+    MAX_RISE,
+    MAX_SHRINK,
+    initial_state,
+    next_state,
+)
 from fedbcs_secure.federation.layout import Layout, layout, share
 from fedbcs_secure.federation.protect import encode, modulus_bits, weighted
 from fedbcs_secure.federation.release import Update, form_update
@@ -154,6 +162,68 @@ def test_ranges_follow_the_sum_but_fall_slowly(start: Start) -> None:
     assert resting.exponents == tuple(e - MAX_FALL for e in state.exponents)
     large = next_state(state, total_of(study, plan, state, scale=1e-2), plan, study)
     assert all(new > old for new, old in zip(large.exponents[:2], state.exponents, strict=False))
+
+
+def test_made_up_sums_cannot_widen_the_ranges_without_end(start: Start) -> None:
+    study = make_study(method="fedavg")
+    plan, first = start(study)
+    largest = np.full(plan.length, len(study.roster) * (2**16 - 2), np.uint32)
+    state, seen = first, []
+    for _ in range(6):
+        state = next_state(state, largest, plan, study)
+        seen.append(state.exponents[0] - first.exponents[0])
+    assert seen == [4, 8, 10, 10, 10, 10]
+    assert (MAX_GROWTH, MAX_RISE, MAX_SHRINK, MAX_FALL) == (4, 10, 2, 16)
+
+
+def test_ranges_stay_inside_the_codec(start: Start) -> None:
+    study = make_study(method="fedavg", codec={"initial_update_range": 2.0**-70})
+    plan, state = start(study)
+    zeros = np.full(plan.length, len(study.roster) * (2**15 - 1), np.uint32)
+    for _ in range(8):
+        state = next_state(state, zeros, plan, study)
+    assert set(state.exponents) == {-80}
+    with pytest.raises(StudyError, match="initial range"):
+        start(make_study(method="fedavg", codec={"initial_update_range": 1e-30}))
+
+
+def test_subnormal_numbers_become_zero(start: Start) -> None:
+    study = make_study(method="fedavg", server_momentum=0.5)
+    plan, state = start(study)
+    tiny = np.full(plan.parameters, 1e-40, np.float32)
+    state = GlobalState(0, state.weights, tiny, (), state.exponents)
+    zeros = np.full(plan.length, len(study.roster) * (2**15 - 1), np.uint32)
+    assert not next_state(state, zeros, plan, study).velocity.any()
+
+
+def test_each_site_and_round_has_its_own_rounding(start: Start) -> None:
+    study = make_study(method="fedavg")
+    plan, state = start(study)
+    update = Update(0, np.full(plan.parameters, 1e-5, np.float32), {})
+    equal_shares = make_study(method="fedavg", roster=[
+        {"name": s, "weight": 1.0, "steps": 3, "classes": [0, 1]} for s in "ABCD"
+    ])  # fmt: skip
+    later = GlobalState(1, state.weights, state.velocity, (), state.exponents)
+    other_seed = equal_shares.model_copy(update={"seed": 1})
+    codes = [
+        encode(update, state, plan, equal_shares, "A").codes,
+        encode(update, state, plan, equal_shares, "B").codes,
+        encode(update, later, plan, equal_shares, "A").codes,
+        encode(update, state, plan, other_seed, "A").codes,
+    ]
+    for i, one in enumerate(codes):
+        for another in codes[:i]:
+            assert not np.array_equal(one, another)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_an_update_that_is_not_finite_is_not_formed(start: Start, bad: float) -> None:
+    study = make_study(method="fedavg")
+    plan, state = start(study)
+    result = fake_training("A", state)
+    result.delta[3] = bad
+    with pytest.raises(FedBCSError, match="not finite"):
+        form_update(result, state, plan, "A")
 
 
 def test_a_sum_that_no_sites_can_have_made_is_refused(start: Start) -> None:

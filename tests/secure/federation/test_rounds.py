@@ -9,6 +9,7 @@ import pytest
 from federation_fixtures import fake_training, make_study
 from scipy import stats
 
+from fedbcs_protocols.binding import COMBINER, Binding
 from fedbcs_protocols.errors import (
     BadSignature,
     PeerError,
@@ -17,14 +18,16 @@ from fedbcs_protocols.errors import (
     WrongBinding,
 )
 from fedbcs_protocols.identity import Identity
-from fedbcs_protocols.messages import MaskedInput
-from fedbcs_protocols.ring import unpack
-from fedbcs_protocols.wire import Kind, decode
+from fedbcs_protocols.messages import MaskedInput, SumBroadcast
+from fedbcs_protocols.ring import pack, unpack
+from fedbcs_protocols.secagg import CombinerSession
+from fedbcs_protocols.wire import Frame, Kind, decode, seal
+from fedbcs_secure.errors import StudyError
 from fedbcs_secure.federation.layout import Layout
 from fedbcs_secure.federation.memory import MemoryChannel, MemoryFederation
 from fedbcs_secure.federation.protect import encode
 from fedbcs_secure.federation.release import form_update
-from fedbcs_secure.federation.rounds import Parties, RoundCombiner, SiteRunner
+from fedbcs_secure.federation.rounds import CONTROL, SUM, Parties, RoundCombiner, SiteRunner
 from fedbcs_secure.federation.state import GlobalState
 from fedbcs_secure.study import Study
 
@@ -171,51 +174,188 @@ def test_a_replayed_start_is_refused(start: Start) -> None:
         sites["A"].handle(tap.down[0])
 
 
-def test_a_second_start_in_the_round_is_refused(start: Start) -> None:
-    combiner, tap, sites, state = sites_reply(start)
-    combiner.run(tap, state)
-    following = combiner.run  # the next round's frames, taken apart below
-    state = sites["A"].state
-    frame = None
+def taken_apart(start: Start, **values: object) -> tuple[Identity, Parties, dict, GlobalState]:
+    """Sites, and the server's identity to sign frames with as one pleases."""
+    study = make_study(**values)
+    plan, state = start(study)
+    identities = {s.name: Identity.generate() for s in study.roster}
+    server = Identity.generate()
+    parties = Parties(study, plan, {n: i.public for n, i in identities.items()}, server.public)
+    sites = {n: SiteRunner(n, i, parties, state, fake_training) for n, i in identities.items()}
+    return server, parties, sites, state
 
-    class Once:
-        def broadcast(self, data: bytes) -> Iterator[tuple[str, bytes]]:
-            nonlocal frame
-            frame = data
-            yield "A", sites["A"].handle(data)
 
-    with pytest.raises(ProtocolError):
-        following(Once(), state)
-    assert frame is not None
+def frame(
+    server: Identity, binding: Binding, kind: Kind, sequence: int, body: bytes = b""
+) -> bytes:
+    return seal(Frame(kind, binding, COMBINER, sequence, body), server)
+
+
+def forged_sum(server: Identity, parties: Parties, state: GlobalState) -> bytes:
+    total = np.full(parties.shape.count, 4 * (2**15 - 1) + 9, np.uint32)
+    body = SumBroadcast(parties.shape, pack(total, parties.shape.bits)).encode()
+    return frame(server, parties.binding(state, SUM), Kind.SUM, 1, body)
+
+
+def test_a_second_start_or_open_in_a_round_is_refused(start: Start) -> None:
+    server, parties, sites, state = taken_apart(start)
+    control = parties.binding(state, CONTROL)
+    starting = frame(server, control, Kind.START, 0)
+    opening = frame(server, control, Kind.OPEN, 1)
+    with pytest.raises(UnexpectedFrame, match="has not been started"):
+        sites["A"].handle(opening)
+    sites["A"].handle(starting)
     with pytest.raises(UnexpectedFrame, match="started already"):
-        sites["A"].handle(frame)
+        sites["A"].handle(starting)
+    sites["A"].handle(opening)
+    with pytest.raises(UnexpectedFrame, match="opened already"):
+        sites["A"].handle(opening)
 
 
-def test_stages_out_of_order_are_refused(start: Start) -> None:
-    combiner, tap, _, state = sites_reply(start)
-    combiner.run(tap, state)
-    _, opening, key_list, closing = tap.down
-    fresh_combiner, _, fresh, state = sites_reply(start)
-    # The frames are another federation's: first the signature, so use this one's own identity.
-    del fresh_combiner
+@pytest.mark.parametrize("protection", ["secagg", "none"])
+def test_a_sum_without_this_sites_part_is_refused(start: Start, protection: str) -> None:
+    server, parties, sites, state = taken_apart(start, protection=protection)
+    forged = forged_sum(server, parties, state)
+    with pytest.raises(UnexpectedFrame, match="not been started"):
+        sites["A"].handle(forged)
+    sites["A"].handle(frame(server, parties.binding(state, CONTROL), Kind.START, 0))
+    with pytest.raises(UnexpectedFrame, match="no part in"):
+        sites["A"].handle(forged)
+    assert sites["A"].state.digest == state.digest
+
+
+def test_a_sum_before_the_masked_input_is_refused(start: Start) -> None:
+    server, parties, sites, state = taken_apart(start)
+    control = parties.binding(state, CONTROL)
+    sites["A"].handle(frame(server, control, Kind.START, 0))
+    sites["A"].handle(frame(server, control, Kind.OPEN, 1))
+    with pytest.raises(ProtocolError):
+        sites["A"].handle(forged_sum(server, parties, state))
+    assert sites["A"].state.digest == state.digest
+
+
+@pytest.mark.parametrize(
+    ("phase", "sequence", "field"), [(SUM, 0, "phase"), (CONTROL, 1, "sequence")]
+)
+def test_phase_and_sequence_are_checked(
+    start: Start, phase: int, sequence: int, field: str
+) -> None:
+    server, parties, sites, state = taken_apart(start)
+    wrong = frame(server, parties.binding(state, phase), Kind.START, sequence)
+    with pytest.raises(WrongBinding, match=field):
+        sites["A"].handle(wrong)
+
+
+def test_the_combiner_checks_sequences_too(start: Start) -> None:
+    combiner, _, sites, state = sites_reply(start)
+
+    class Renumbered:
+        def broadcast(self, data: bytes) -> Iterator[tuple[str, bytes]]:
+            for name, site in sites.items():
+                reply = decode(site.handle(data), ANYTHING)
+                changed = Frame(reply.kind, reply.binding, name, reply.sequence + 1, reply.body)
+                yield name, seal(changed, site._identity)
+
+    with pytest.raises(WrongBinding, match="sequence"):
+        combiner.run(Renumbered(), state)
+
+
+def test_no_training_after_the_studys_last_round(start: Start) -> None:
+    study = make_study(rounds=1)
+    plan, state = start(study)
+    combiner, tap, _ = assemble(study, plan, state)
+    state = combiner.run(tap, state)
+    with pytest.raises(UnexpectedFrame, match="rounds are over"):
+        combiner.run(tap, state)
+
+
+def test_bytes_of_a_stranger_do_not_end_a_sites_part(start: Start) -> None:
+    server, parties, sites, state = taken_apart(start)
+    control = parties.binding(state, CONTROL)
+    replies = {}
+    for name, site in sites.items():
+        site.handle(frame(server, control, Kind.START, 0))
+        replies[name] = site.handle(frame(server, control, Kind.OPEN, 1))
+    session = CombinerSession(
+        identity=server,
+        roster=parties.roster,
+        binding=parties.binding(state, SUM),
+        bits=parties.shape.bits,
+        count=parties.shape.count,
+    )
+    for reply in replies.values():
+        session.receive_advertise(reply)
+    key_list = session.key_list()
+    stranger = Identity.generate()
+    fake = decode(key_list, ANYTHING)
     with pytest.raises(BadSignature):
-        fresh["A"].handle(opening)
-    for late in (opening, key_list, closing):
-        with pytest.raises(PeerError):
-            fresh["B"].handle(late)
+        sites["A"].handle(seal(Frame(fake.kind, fake.binding, COMBINER, 0, fake.body), stranger))
+    for site in sites.values():
+        session.receive_masked(site.handle(key_list))
+    closing = session.sum_frame()
+    for site in sites.values():
+        site.handle(closing)
+    assert len({site.state.digest for site in sites.values()}) == 1
 
 
-def test_a_frame_of_another_sites_line_is_refused(start: Start) -> None:
+def test_a_round_over_other_sites_than_the_studys_does_not_exist(start: Start) -> None:
+    study = make_study("ABCDE", min_sites=5)
+    plan, _ = start(study)
+    keys = {name: Identity.generate().public for name in "ABCDE"}
+    server = Identity.generate().public
+    Parties(study, plan, keys, server)
+    for wrong in ("ABC", "ABCDF", "BACDE", "ABCDEF"):
+        others = {name: keys.get(name, keys["A"]) for name in wrong}
+        with pytest.raises(StudyError, match="identities"):
+            Parties(study, plan, others, server)
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_every_reply_must_come_on_its_own_line(start: Start, stage: int) -> None:
     combiner, _, sites, state = sites_reply(start)
 
     class Crossed:
-        def broadcast(self, frame: bytes) -> Iterator[tuple[str, bytes]]:
-            replies = {name: site.handle(frame) for name, site in sites.items()}
-            replies["A"], replies["B"] = replies["B"], replies["A"]
+        calls = 0
+
+        def broadcast(self, data: bytes) -> Iterator[tuple[str, bytes]]:
+            replies = {name: site.handle(data) for name, site in sites.items()}
+            if self.calls == stage:
+                replies["A"], replies["B"] = replies["B"], replies["A"]
+            self.calls += 1
             yield from replies.items()
 
     with pytest.raises(UnexpectedFrame, match="line of"):
         combiner.run(Crossed(), state)
+
+
+def test_the_same_site_twice_is_not_two_sites(start: Start) -> None:
+    study = make_study(protection="none")
+    plan, state = start(study)
+    combiner, _, sites = assemble(study, plan, state)
+
+    class Doubled:
+        calls = 0
+
+        def broadcast(self, data: bytes) -> Iterator[tuple[str, bytes]]:
+            self.calls += 1
+            replies = {name: site.handle(data) for name, site in sites.items()}
+            if self.calls == 2:
+                yield "A", replies["A"]
+                yield "A", replies["A"]
+                replies.pop("B")
+            yield from replies.items()
+
+    with pytest.raises(ProtocolError, match="twice"):
+        combiner.run(Doubled(), state)
+
+
+def test_stages_of_another_federation_are_refused(start: Start) -> None:
+    combiner, tap, _, state = sites_reply(start)
+    combiner.run(tap, state)
+    _, _, fresh, _ = sites_reply(start)
+    for late in tap.down[1:]:
+        with pytest.raises(PeerError):
+            fresh["B"].handle(late)
 
 
 def test_a_silent_site_ends_the_round_by_name(start: Start) -> None:

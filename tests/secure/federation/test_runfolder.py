@@ -11,6 +11,8 @@ from fedbcs_secure.federation.settings import SimulationSettings
 from fedbcs_secure.federation.state import GlobalState
 from fedbcs_secure.study import build
 
+STUDY = build({"method": "local"}).resolved()
+
 
 def state(index: int) -> GlobalState:
     weights = np.full(3, index, np.float32)
@@ -59,18 +61,24 @@ def test_half_a_line_of_metrics_is_dropped(folder: RunFolder) -> None:
 def test_a_crash_between_two_learners_falls_back_to_the_round_both_finished(
     folder: RunFolder,
 ) -> None:
-    assert folder.load_states(["A", "B"]) is None
-    folder.save_states({"A": state(1), "B": state(1)})
-    folder.save_states({"A": state(2), "B": state(2)})
+    assert folder.load_states(["A", "B"], STUDY) is None
+    folder.save_states({"A": state(1), "B": state(1)}, STUDY)
+    folder.save_states({"A": state(2), "B": state(2)}, STUDY)
     # the process dies after A's checkpoint of round 3 was written
     checkpoint = folder.path / "checkpoint"
     (checkpoint / "A.safetensors").replace(checkpoint / "A.previous")
-    folder.save_states({"A": state(3)})
-    found = folder.load_states(["A", "B"])
+    folder.save_states({"A": state(3)}, STUDY)
+    found = folder.load_states(["A", "B"], STUDY)
     assert found is not None
     assert {name: s.round for name, s in found.items()} == {"A": 2, "B": 2}
 
 
 def test_only_some_learners_have_a_checkpoint(folder: RunFolder) -> None:
-    folder.save_states({"A": state(1)})
-    assert folder.load_states(["A", "B"]) is None
+    folder.save_states({"A": state(1)}, STUDY)
+    assert folder.load_states(["A", "B"], STUDY) is None
+
+
+def test_a_checkpoint_of_an_edited_study_is_refused(folder: RunFolder) -> None:
+    folder.save_states({"A": state(1)}, STUDY)
+    with pytest.raises(RunFolderError, match="another study"):
+        folder.load_states(["A"], build({"method": "local", "seed": 3}).resolved())

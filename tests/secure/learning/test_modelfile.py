@@ -79,6 +79,9 @@ def tampered(model: ModelFile, path: Path, **metadata: str) -> Path:
         ({"sites": '["A"]'}, "do not fit"),
         ({"sites": "{"}, "does not describe a model"),
         ({"sites": "7"}, "does not describe a model"),
+        ({"sites": '["A", "A"]'}, "does not describe a model"),
+        ({"sites": json.dumps([str(i) for i in range(2000)])}, "does not describe a model"),
+        ({"sites": "[" * 5000}, "does not describe a model"),
     ],
 )
 def test_headers_that_lie(

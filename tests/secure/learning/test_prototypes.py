@@ -126,7 +126,7 @@ def test_global_prototypes_are_constants() -> None:
 
 def test_malformed_global_prototypes_are_refused() -> None:
     with pytest.raises(ValueError, match="2 views"):
-        GlobalPrototypes(({},))  # type: ignore[arg-type]
+        GlobalPrototypes(({},))
     for rows in (torch.zeros(6), torch.zeros(0, 6)):
         with pytest.raises(ValueError, match=r"\(n, 3d\)"):
             GlobalPrototypes(({0: rows}, {}))
