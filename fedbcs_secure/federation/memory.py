@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from fedbcs_protocols.identity import Identity
 from fedbcs_secure.federation.channel import CountingChannel
+from fedbcs_secure.federation.combiner import RoundCombiner
 from fedbcs_secure.federation.layout import Layout
-from fedbcs_secure.federation.rounds import Parties, RoundCombiner, SiteRunner, Train
+from fedbcs_secure.federation.rounds import Parties, Train
+from fedbcs_secure.federation.site import SiteRunner
 from fedbcs_secure.federation.state import GlobalState
 from fedbcs_secure.learning.local import LocalResult
 from fedbcs_secure.study import Study

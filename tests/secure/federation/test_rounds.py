@@ -23,11 +23,13 @@ from fedbcs_protocols.ring import pack, unpack
 from fedbcs_protocols.secagg import CombinerSession
 from fedbcs_protocols.wire import Frame, Kind, decode, seal
 from fedbcs_secure.errors import StudyError
+from fedbcs_secure.federation.combiner import RoundCombiner
 from fedbcs_secure.federation.layout import Layout
 from fedbcs_secure.federation.memory import MemoryChannel, MemoryFederation
 from fedbcs_secure.federation.protect import encode
 from fedbcs_secure.federation.release import form_update
-from fedbcs_secure.federation.rounds import CONTROL, SUM, Parties, RoundCombiner, SiteRunner
+from fedbcs_secure.federation.rounds import CONTROL, SUM, Parties
+from fedbcs_secure.federation.site import SiteRunner
 from fedbcs_secure.federation.state import GlobalState
 from fedbcs_secure.study import Study
 
