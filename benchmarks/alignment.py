@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 
 import torch
-from _timing import interleaved_medians, parser, report
+from common.timing import interleaved_medians, parser, report
 
 from fedbcs_secure.learning.losses import faithful_alignment, gentle_alignment, joint_loss
 from fedbcs_secure.learning.prototypes import GlobalPrototypes, batch_class_means

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from _timing import interleaved_medians, parser, report
+from common.timing import interleaved_medians, parser, report
 from torch import Tensor, nn
 
 from fedbcs_secure.learning.recalibration import EPSILON, TEMPERATURE, StyleRecalibration

@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from _timing import report
+from common.timing import report
 
 from fedbcs_secure.cli.options import FLAGS, study_and_settings
 from fedbcs_secure.data import sources

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from _timing import interleaved_medians, parser, report
+from common.timing import interleaved_medians, parser, report
 
 from fedbcs_protocols import codec, ring
 from fedbcs_protocols.derive import PublicStream

@@ -10,7 +10,7 @@ from fedbcs_secure.data import sources
 from fedbcs_secure.federation.combine import initial_state
 from fedbcs_secure.federation.layout import layout
 from fedbcs_secure.federation.memory import MemoryFederation
-from fedbcs_secure.federation.simulation import only_sites, with_roster
+from fedbcs_secure.federation.simulation import with_roster
 from fedbcs_secure.federation.state import GlobalState
 from fedbcs_secure.learning.evaluate import summarise
 from fedbcs_secure.learning.learner import Learner
@@ -27,8 +27,7 @@ def main() -> None:
             "training": {"lr": 2e-3},
         }
     )
-    dataset = sources.load("synthetic-mri", study.data, patients=8, slices=3)
-    dataset = only_sites(dataset, ("A", "B", "C"))
+    dataset = sources.load("synthetic-mri", study.data, sites=("A", "B", "C"), patients=8, slices=3)
     study = with_roster(study.resolved(), dataset)
     learner = Learner(study, "cpu")
 

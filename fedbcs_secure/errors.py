@@ -28,8 +28,4 @@ class ModelError(FedBCSError):
 
 
 class RunFolderError(FedBCSError):
-    """A run folder is missing, incomplete, in use or belongs to another study."""
-
-
-class PolicyRefusal(FedBCSError):
-    """A site declined by its own policy or budget; the command line exits with 3."""
+    """A run folder is missing, damaged, in use, finished or of another study."""

@@ -7,13 +7,13 @@ in it: where a site keeps its data, and any secret.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fedbcs_secure.errors import StudyError
@@ -211,9 +211,6 @@ class Study(_Section):
         )
         return hashlib.sha256(b"fedbcs-secure study v1\x00" + canonical.encode()).digest()
 
-    def to_toml(self) -> str:
-        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
-
 
 def _check_sum(roster: tuple[SiteEntry, ...], bits: int, protection: Protection) -> None:
     """Raise ValueError when the ring cannot hold the sum, or the sum is one site's update."""
@@ -242,12 +239,26 @@ def settled(value: float | None) -> float:
     return value
 
 
-def _sentences(error: ValidationError) -> str:
+def sentences(error: ValidationError, model: type[BaseModel]) -> str:
+    """A line for each mistake that pydantic found in the document of ``model``."""
     lines = []
     for item in error.errors():
         where = ".".join(str(part) for part in item["loc"]) or "study"
-        lines.append(f"{where}: {item['msg'].removeprefix('Value error, ')}")
+        if item["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(str(item["loc"][-1]), _keys(model), 1)
+            lines.append(f"{where}: unknown key" + (f"; did you mean {near[0]}?" if near else ""))
+        else:
+            lines.append(f"{where}: {item['msg'].removeprefix('Value error, ')}")
     return "\n".join(lines)
+
+
+def _keys(model: type[BaseModel]) -> list[str]:
+    """The names of all fields, those of the tables included."""
+    names = list(model.model_fields)
+    for field in model.model_fields.values():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            names += _keys(field.annotation)
+    return names
 
 
 def build(values: dict[str, Any]) -> Study:
@@ -255,7 +266,7 @@ def build(values: dict[str, Any]) -> Study:
     try:
         return Study.model_validate(values)
     except ValidationError as error:
-        raise StudyError(_sentences(error)) from None
+        raise StudyError(sentences(error, Study)) from None
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -50,6 +50,7 @@ def demo(
             "seed": seed,
             "lr": 2e-3,
             "server_momentum": 0.5,
+            "device": "cpu",
         },
     )
     _, folder = execute(study, settings)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,10 +16,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from fedbcs_secure.cli import options as o
+from fedbcs_secure.errors import DataError
 
 if TYPE_CHECKING:
     from fedbcs_secure.data.check import Report
     from fedbcs_secure.data.records import Split
+    from fedbcs_secure.study import Study
 
 EPILOG = """
 [bold]Examples[/]
@@ -55,8 +59,11 @@ def doctor(
     from fedbcs_secure.data.pictures import contact_sheet
 
     err = Console(stderr=True, highlight=False)
-    contract = fitting_contract(data, document.data)
+    contract = document.data
     with err.status(f"checking {data} …") as status:
+        # What is no source at all, `check` says in its report.
+        with contextlib.suppress(DataError):
+            contract = fitting_contract(data, contract)
         report = check(
             data,
             contract,
@@ -64,6 +71,7 @@ def doctor(
             fold=settings.fold,
             progress=lambda done, total: status.update(f"checking {data} … {done}/{total}"),
         )
+    report = _too_few_sites(report, document)
     written = None
     if report.preview is not None:
         captions = {site.site: _counts(site.patients) for site in report.sites}
@@ -76,6 +84,17 @@ def doctor(
         _show(report, Console(highlight=False), written)
     if not report.ok:
         raise typer.Exit(1)
+
+
+def _too_few_sites(report: Report, study: Study) -> Report:
+    """A warning where only methods without exchange can train on these sites."""
+    if not report.sites or len(report.sites) >= study.min_sites:
+        return report
+    warning = (
+        f"{len(report.sites)} site(s), and a protected sum needs {study.min_sites}: this set alone "
+        "trains only with --method local or pooled"
+    )
+    return replace(report, warnings=(*report.warnings, warning))
 
 
 def _counts(by_split: Mapping[Split, int]) -> str:
@@ -126,7 +145,7 @@ def _show(report: Report, console: Console, sheet: str | None) -> None:
             console.print(f"[{style}]{head}:[/] {escape(text)}", soft_wrap=True)
     if sheet is not None:
         console.print(f"contact sheet: {sheet}", soft_wrap=True)
-    verdict = f"[bold red]{len(report.problems)} problem(s)[/]: this data set will not train"
+    verdict = f"[bold red]{len(report.problems)} problem(s)[/]: this data set will not load"
     if report.ok:
-        verdict = "[bold green]no problems[/]: this data set will train"
+        verdict = "[bold green]no problems[/]: this data set loads"
     console.print(verdict + (f" · {len(report.warnings)} warning(s)" if report.warnings else ""))

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from fedbcs_secure.cli import options as o
-from fedbcs_secure.cli.session import sites_table
+from fedbcs_secure.cli.session import names_of, sites_table
 from fedbcs_secure.errors import DataError
 
 EPILOG = """
@@ -64,7 +64,7 @@ def evaluate(
     """
     from fedbcs_secure.data import sources
     from fedbcs_secure.data.records import SPLITS
-    from fedbcs_secure.federation.simulation import only_sites, site_row
+    from fedbcs_secure.federation.simulation import site_row
     from fedbcs_secure.learning.evaluate import summarise
     from fedbcs_secure.learning.learner import Learner
     from fedbcs_secure.learning.modelfile import load_model, model_sha256
@@ -80,9 +80,9 @@ def evaluate(
         slices=slices,
         severity=severity,
         require_splits=() if split is SplitChoice.all else wanted,
+        strict_layout=False,
+        sites=names_of(sites),
     )
-    if sites is not None:
-        dataset = only_sites(dataset, tuple(s.strip() for s in sites.split(",")))
     learner = Learner(file.study, device.value)
     rows = {}
     for site in dataset.sites:
@@ -99,8 +99,9 @@ def evaluate(
         "sites": rows,
         "mean_dice": mean,
         "worst_dice": min(row["dice"] for row in rows.values()),
+        "worst_site": min(rows, key=lambda site: rows[site]["dice"]),
     }
     if as_json:
         sys.stdout.write(json.dumps(result) + "\n")
     else:
-        Console(highlight=False).print(sites_table(rows, f"{model.name} on {data} ({split.value})"))
+        Console(highlight=False).print(sites_table(rows, f"{model} on {data} ({split.value})"))

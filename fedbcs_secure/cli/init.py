@@ -57,6 +57,7 @@ local_epochs = 1
 [alignment]
 form = "gentle"              # gentle | faithful (the paper's formula) | off
 # weight = 0.1
+# warmup_rounds = 4          # rounds without alignment
 # prototypes = "mean"        # mean | finch (needs protection = "none")
 
 [codec]

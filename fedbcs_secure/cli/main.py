@@ -1,7 +1,7 @@
 """``fedbcs-secure``: the application, its verbs and its exit codes.
 
-0 done · 1 failed · 2 usage (a flag or a study file is wrong) · 3 refused by policy or budget ·
-130 interrupted.
+0 done · 1 failed · 2 usage (a flag or a study file is wrong) · 130 interrupted. (3 is kept for
+refusals by policy or budget.)
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rich.markup import escape
 from fedbcs_protocols.errors import ProtocolError
 from fedbcs_secure import __version__
 from fedbcs_secure.cli import demo, doctor, evaluate, init, predict, simulate
-from fedbcs_secure.errors import DataError, FedBCSError, PolicyRefusal, StudyError
+from fedbcs_secure.errors import DataError, FedBCSError, StudyError
 
 app = typer.Typer(
     name="fedbcs-secure",
@@ -72,9 +72,11 @@ def run() -> None:
         app(standalone_mode=True)
     except StudyError as error:
         sys.exit(_failed(error, 2))
-    except PolicyRefusal as error:
-        sys.exit(_failed(error, 3))
     except (FedBCSError, ProtocolError) as error:
         sys.exit(_failed(error, 1))
+    except OSError as error:
+        named = f"{error.filename}: " if error.filename else ""
+        sys.exit(_failed(FedBCSError(f"{named}{error.strerror or error}"), 1))
     except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted")
         sys.exit(130)

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from fedbcs_secure.cli import options as o
+from fedbcs_secure.cli.session import make_folder
 from fedbcs_secure.errors import DataError
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def predict(
     overlays: Annotated[
         bool, typer.Option("--overlays", help="Also write PNGs with the outline drawn in.")
     ] = False,
-    site: Annotated[
+    as_site: Annotated[
         str, typer.Option(metavar="SITE", help="For method local: whose model to use.")
     ] = "",
     device: Annotated[o.Device, typer.Option()] = o.Device.auto,
@@ -53,8 +54,9 @@ def predict(
     from fedbcs_secure.learning.learner import Learner
     from fedbcs_secure.learning.modelfile import load_model
 
+    make_folder(out)
     file = load_model(model)
-    weights = file.for_site(site)
+    weights = file.for_site(as_site)
     learner = Learner(file.study, device.value)
     contract = file.study.data
     targets = list(_targets(source, out))
@@ -95,6 +97,8 @@ def _targets(source: Path, out: Path) -> Iterator[tuple[Path, Path]]:
         for p in source.rglob("*")
         if p.is_file() and p.name.lower().endswith(_SUFFIXES) and inside not in p.resolve().parents
     )
+    if inside == source.resolve():
+        raise DataError(f"--out is the input folder {source}; choose another")
     if not found:
         raise DataError(f"{source}: no image in it; expected one of {', '.join(_SUFFIXES)}")
     names: dict[Path, Path] = {}
@@ -121,9 +125,9 @@ def _save_overlay(loaded: LoadedImage, masks: object, mask_path: Path, stacked: 
 
     array = np.asarray(masks)
     largest = int((array > 0).sum(axis=(1, 2)).argmax())
-    name = mask_path.name[: mask_path.name.index("_mask")]
+    # The whole file name, so that x.png and x.nii.gz do not share a picture.
     save_overlay(
-        mask_path.with_name(f"{name}_overlay.png"),
+        mask_path.with_name(f"{loaded.path.name}_overlay.png"),
         loaded.images[largest],
         None,
         array[largest],

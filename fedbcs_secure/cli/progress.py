@@ -23,7 +23,9 @@ from fedbcs_secure.federation.events import (
 
 
 def duration(seconds: float) -> str:
-    """``7 s``, ``3 min 05 s``, ``2 h 10 min``."""
+    """``0.4 s``, ``7 s``, ``3 min 05 s``, ``2 h 10 min``."""
+    if seconds < 10:
+        return f"{seconds:.1f} s" if seconds < 9.95 else "10 s"
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -76,6 +78,8 @@ class RunDisplay:
             self._live.__exit__(kind, error, trace)
 
     def __call__(self, event: Event) -> None:
+        if isinstance(event, StepDone | SiteTrained) and event.site not in self._sites:
+            self._sites = (event.site, *self._sites)  # method pooled trains a site of its own
         match event:
             case RoundStarted():
                 self._round, self._rounds = event.round, event.rounds
@@ -130,6 +134,7 @@ class RunDisplay:
             )
         head = Text(
             f"\nround {self._round + 1} of {self._rounds or '?'} · "
-            f"{size(self._bytes)} sent a site · time left {self._left()}"
+            + (f"{size(self._bytes)} sent a site · " if self._bytes else "")
+            + f"time left {self._left()}"
         )
         return Group(head, table)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fedbcs_secure.cli.progress import RunDisplay, duration
+from fedbcs_secure.errors import RunFolderError
 from fedbcs_secure.federation.settings import SimulationSettings
 from fedbcs_secure.study import DataContract, Study
 
@@ -48,7 +49,7 @@ def execute(
         from fedbcs_secure.federation.simulation import (
             Simulation,
             check_dataset,
-            only_sites,
+            data_digest,
             with_roster,
         )
         from fedbcs_secure.learning.device import set_threads
@@ -57,22 +58,29 @@ def execute(
         contract = fitting_contract(settings.data, study.data)
         study = study.model_copy(update={"data": contract})
     with console.status(f"reading {settings.data} …") as status:
-        dataset = only_sites(_read(study, settings, status.update), settings.sites)
+        dataset = _read(study, settings, status.update)
     check_dataset(study, dataset)
-    set_threads(settings.threads)
+    digest = data_digest(dataset)
     if resume is None:
         out = Path(settings.out) if settings.out else default_out(study)
         study = with_roster(study.resolved(), dataset)
+        settings = settings.model_copy(
+            update={
+                "data": _absolute(settings.data),
+                "threads": set_threads(settings.threads),
+                "data_digest": digest,
+            }
+        )
         folder = RunFolder.create(out, study, settings)
     else:
         folder = RunFolder.open(resume)
-        expected = with_roster(study, dataset)
-        if expected.roster != study.roster:
-            from fedbcs_secure.errors import RunFolderError
-
+        if folder.finished:
+            raise RunFolderError(f"{resume} is finished; its summary.json has the result")
+        set_threads(settings.threads)
+        if settings.data_digest != digest:
             raise RunFolderError(
-                f"{settings.data} no longer gives the sites and training sizes that the run "
-                f"started with; restore the data, or start anew with another --out"
+                f"{settings.data} is not what the run started with: images, labels, sites or "
+                "splits changed; restore the data, or start anew with another --out"
             )
     learner = Learner(study, settings.device, settings.precision)
     if study.alignment.prototypes == "finch" and study.alignment.form != "off":
@@ -80,7 +88,8 @@ def execute(
             "[yellow]note:[/] FINCH shows every site's prototypes to the server, and its authors "
             "exclude commercial use of their method; this is a research mode."
         )
-    first = _completed(folder.path)
+    _advise(study, console)
+    first = folder.completed()
     title = (
         f"{study.method} · {study.protection if study.federated else 'no exchange'} · "
         f"{len(dataset.sites)} sites · {learner.parameters:,} parameters · {learner.runtime}"
@@ -90,7 +99,7 @@ def execute(
         with RunDisplay(console, dataset.sites, first_round=first) as display:
             summary = Simulation(study, settings, dataset, folder, learner, display).run()
     except KeyboardInterrupt:
-        done = _completed(folder.path)
+        done = folder.completed()
         Console(stderr=True, highlight=False).print(
             f"\ninterrupted; {done} of {study.rounds} rounds are kept. Go on with:\n"
             f"  fedbcs-secure simulate --resume {folder.path}",
@@ -101,14 +110,25 @@ def execute(
         sys.stdout.write(json.dumps(summary) + "\n")
     else:
         show(summary, Console(quiet=quiet, highlight=False))
-        console.print(f"model, curves and overlays: {folder.path}", soft_wrap=True)
+        drawn = " and overlays (label green, prediction orange)" if settings.overlays else ""
+        console.print(f"model, curves{drawn}: {folder.path}", soft_wrap=True)
     return summary, folder.path
+
+
+def _advise(study: Study, console: Console) -> None:
+    """What a person may not expect of this study."""
+    warmup = study.alignment.warmup_rounds or 0
+    if study.alignment.form != "off" and study.rounds <= warmup:
+        console.print(
+            f"[yellow]note:[/] alignment starts after {warmup} rounds (warmup_rounds), so "
+            f"in {study.rounds} it does nothing."
+        )
 
 
 def fitting_contract(source: str, contract: DataContract) -> DataContract:
     """``contract`` with what the source's layout calls for, where it still has the default.
 
-    A setting that was chosen otherwise stays, and loading says what does not fit.
+    A setting that differs from the default stays, and loading says what does not fit.
     """
     from fedbcs_secure.data.sources import contract_for
 
@@ -132,20 +152,40 @@ def _read(study: Study, settings: SimulationSettings, say: Any) -> Any:
         patients=settings.patients,
         slices=settings.slices,
         severity=settings.severity,
+        sites=settings.sites,
         progress=lambda done, total: say(f"reading {settings.data} … {done}/{total}"),
     )
 
 
-def _completed(path: Path) -> int:
-    from fedbcs_secure.federation.runfolder import RunFolder
+def _absolute(source: str) -> str:
+    """``source`` so that the run can be resumed from another folder."""
+    return str(Path(source).resolve()) if Path(source).exists() else source
 
-    rows = RunFolder(path).metrics()
-    return 1 + max((int(row["round"]) for row in rows), default=-1)
+
+def make_folder(path: Path) -> None:
+    """Create a folder for results before long work starts.
+
+    Raises :class:`RunFolderError` when that cannot be done.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(f"cannot write to {path}: {error.strerror}") from None
+
+
+def names_of(sites: str | None) -> tuple[str, ...]:
+    """``A, B,C`` as a tuple of names."""
+    return tuple(name.strip() for name in (sites or "").split(",") if name.strip())
 
 
 def number(value: float | None, digits: int) -> str:
     """A figure for a table; ``-`` where there is none."""
     return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if len(known) == len(values) else None
 
 
 def sites_table(sites: Mapping[str, Mapping[str, Any]], title: str) -> Table:
@@ -167,10 +207,13 @@ def sites_table(sites: Mapping[str, Mapping[str, Any]], title: str) -> Table:
     table.add_section()
     worst = min(sites, key=lambda s: sites[s]["dice"])
     table.add_row(f"worst ({worst})", "", number(sites[worst]["dice"], 3), "", "")
-    means = [
-        sum(row[key] for row in sites.values()) / len(sites) for key in ("dice", "hd95", "assd")
-    ]
-    table.add_row("mean", "", number(means[0], 3), number(means[1], 2), number(means[2], 2))
+    means = {key: _mean([row[key] for row in sites.values()]) for key in ("dice", "hd95", "assd")}
+    if unit not in ("px", "mm"):
+        # Pixels and millimetres have no mean.
+        means["hd95"] = means["assd"] = None
+    table.add_row(
+        "mean", "", number(means["dice"], 3), number(means["hd95"], 2), number(means["assd"], 2)
+    )
     return table
 
 
@@ -179,9 +222,9 @@ def show(summary: Mapping[str, Any], console: Console) -> None:
     title = f"Test set · {summary['method']} · {summary['protection']} · seed {summary['seed']}"
     console.print()
     console.print(sites_table(summary["sites"], title))
-    console.print(
-        f"\n{duration(summary['seconds_per_round'])} a round · "
-        f"{summary['bytes_up_per_parameter']:.2f} bytes up a parameter · "
-        f"peak memory {summary['peak_memory_mb']:.0f} MB · "
-        f"model {summary['model_sha256'][:16]}…"
-    )
+    costs = [f"{duration(summary['seconds_per_round'])} a round"]
+    if summary["bytes_up_per_parameter"]:
+        costs.append(f"{summary['bytes_up_per_parameter']:.2f} bytes up a parameter")
+    costs.append(f"peak memory {number(summary['peak_memory_mb'], 0)} MB")
+    costs.append(f"model {summary['model_sha256'][:16]}…")
+    console.print("\n" + " · ".join(costs), soft_wrap=True)

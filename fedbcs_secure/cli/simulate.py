@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from fedbcs_secure.cli import options as o
-from fedbcs_secure.cli.session import execute
+from fedbcs_secure.cli.session import execute, names_of
 from fedbcs_secure.errors import StudyError
 
 EPILOG = """
@@ -129,7 +129,7 @@ def simulate(
     flags = {
         "data": data, "out": None if out is None else str(out), "method": method,
         "protection": protection, "rounds": rounds, "seed": seed,
-        "sites": None if sites is None else [s.strip() for s in sites.split(",") if s.strip()],
+        "sites": None if sites is None else list(names_of(sites)),
         "fold": fold, "width": width, "size": size, "channels": channels, "norm": norm, "fsr": fsr,
         "alignment": alignment, "alignment_weight": alignment_weight, "prototypes": prototypes,
         "lr": lr, "optimizer": optimizer, "batch_size": batch_size, "local_epochs": local_epochs,

@@ -21,7 +21,7 @@ from fedbcs_secure.data.sources import (
     list_files,
     load_synthetic,
     missing_splits,
-    only_site,
+    only_sites,
     read_patient,
 )
 from fedbcs_secure.errors import DataError
@@ -222,7 +222,7 @@ def check(
                 severity=severity,
                 fold=fold,
             )
-            dataset = only_site(dataset, site, source)
+            dataset = only_sites(dataset, (site,) if site else ())
             reports_of_sites = tuple(_synthetic_site(dataset, s) for s in dataset.sites)
             kept = {s: list(dataset.cohorts[s].train) for s in dataset.sites}
             return Report(source, kind, reports_of_sites, preview=_preview(kept, contract))

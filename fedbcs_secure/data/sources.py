@@ -104,8 +104,14 @@ def list_files(
     seed: int = 0,
     fold: int | None = None,
     site: str | None = None,
+    sites: Sequence[str] = (),
+    assign: bool = True,
+    strict_layout: bool = True,
 ) -> Listing:
     """List a source of files, with every patient's split decided as far as possible.
+
+    ``sites``, ``strict_layout`` as of :func:`load`; ``assign = False`` puts patients without a
+    stated split into ``test``.
 
     ``site`` names the site of a manifest without a site column; of any other source it keeps only
     that site. Raises :class:`DataError` only when nothing can be listed.
@@ -121,15 +127,22 @@ def list_files(
     problems = list(listing.problems)
     if fold is not None and kind == "manifest":
         problems.append(f"{source}: fold = {fold}: expected none, a manifest has no folds")
-    problem = _contract_problem(kind, contract)
+    problem = _contract_problem(kind, contract) if strict_layout else None
     if problem:
         problems.append(problem)
+    unknown = sorted(set(sites) - set(listing.sites))
+    if unknown:
+        problems.append(f"{source}: no site {', '.join(unknown)}; has {', '.join(listing.sites)}")
     if site is not None and listing.patients and site not in listing.sites:
         problems.append(f"{source}: no site {site}: expected one of {', '.join(listing.sites)}")
-    patients = [p for p in listing.patients if site is None or p.site == site]
+    chosen = set(sites or listing.sites)
+    patients = [p for p in listing.patients if p.site in chosen and site in (None, p.site)]
     decided: list[PatientFiles] = []
     for name in sorted({patient.site for patient in patients}):
         own = [patient for patient in patients if patient.site == name]
+        if not assign:
+            decided += [replace(patient, split=patient.split or "test") for patient in own]
+            continue
         try:
             splits = assign_splits(
                 {patient.patient_id: patient.split for patient in own},
@@ -224,13 +237,19 @@ def load_synthetic(
     )
 
 
-def only_site(dataset: Dataset, site: str | None, source: str) -> Dataset:
-    """``dataset`` reduced to ``site``. Raises :class:`DataError` when it is not there."""
-    if site is None:
+def only_sites(dataset: Dataset, sites: Sequence[str]) -> Dataset:
+    """``dataset`` reduced to ``sites``; none named keeps all.
+
+    Raises :class:`DataError` when one is not there.
+    """
+    unknown = sorted(set(sites) - set(dataset.sites))
+    if unknown:
+        raise DataError(
+            f"the data have no site {', '.join(unknown)}; there are {', '.join(dataset.sites)}"
+        )
+    if not sites:
         return dataset
-    if site not in dataset.cohorts:
-        raise DataError(f"{source}: no site {site}: expected one of {', '.join(dataset.sites)}")
-    return replace(dataset, cohorts={site: dataset.cohorts[site]})
+    return replace(dataset, cohorts={name: dataset.cohorts[name] for name in sites})
 
 
 def load(
@@ -240,20 +259,24 @@ def load(
     seed: int = 0,
     fold: int | None = None,
     site: str | None = None,
+    sites: Sequence[str] = (),
     patients: int = 20,
     slices: int = 4,
     severity: float | None = None,
     require_splits: Sequence[Split] = ("train", "test"),
+    strict_layout: bool = True,
     progress: Progress | None = None,
     key: bytes = b"",
 ) -> Dataset:
-    """Load a source whole.
+    """Load a source whole, or only ``sites`` of it.
 
     ``source`` is ``synthetic-mri``, ``synthetic-he``, a manifest CSV, a folder with manifest.csv,
     or the root of a nuclei or prostate layout. ``fold`` picks a layout's fold; ``site`` names the
     site of a manifest without a site column, and elsewhere keeps only that site; ``patients``,
     ``slices`` and ``severity`` are for synthetic sources; ``key`` for the patients' pseudonyms.
-    Every site needs a patient in each of ``require_splits``.
+    Every site needs a patient in each of ``require_splits``; with none required, patients whose
+    split is not stated are not split at all but all in ``test``. ``strict_layout`` refuses a
+    contract that reads a known layout in another way than its users do.
 
     Raises :class:`DataError` with all problems, each naming file, patient and expectation.
     """
@@ -267,8 +290,17 @@ def load(
             severity=severity,
             fold=fold,
         )
-        return only_site(dataset, site, source)
-    listing = list_files(source, contract, seed=seed, fold=fold, site=site)
+        return only_sites(dataset, sites or ((site,) if site else ()))
+    listing = list_files(
+        source,
+        contract,
+        seed=seed,
+        fold=fold,
+        site=site,
+        sites=sites,
+        assign=bool(require_splits),
+        strict_layout=strict_layout,
+    )
     problems = [*listing.problems, *missing_splits(listing, require_splits)]
     found: dict[str, dict[Split, list[Patient]]] = {
         name: {split: [] for split in SPLITS} for name in listing.sites

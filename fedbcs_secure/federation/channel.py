@@ -18,7 +18,7 @@ class Channel(Protocol):
 
 
 class CountingChannel:
-    """A channel that also counts: bytes that one site sent and was sent, on average."""
+    """A channel that also counts the bytes of the site that sent, and was sent, the most."""
 
     def __init__(self, inner: Channel) -> None:
         self._inner = inner

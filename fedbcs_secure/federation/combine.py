@@ -64,19 +64,26 @@ def next_state(
     """
     sites, bits, places = len(study.roster), study.codec.bits, segments(plan)
     average = dequantise_sum(total, sites, places, state.exponents, bits).astype(np.float32)
-    step = average[: plan.parameters]
-    velocity = state.velocity
-    if study.server_momentum:
-        velocity = _settled(np.float32(study.server_momentum) * state.velocity + step)
-        step = velocity
+    weights, velocity = moved(state, average[: plan.parameters], study)
     exponents = _next_exponents(state, centred_sum(total, sites, bits), plan, study)
     return GlobalState(
         round=state.round + 1,
-        weights=_settled(state.weights + step),
+        weights=weights,
         velocity=velocity,
         prototypes=_prototypes(state, average, plan, study, individual),
         exponents=exponents,
     )
+
+
+def moved(
+    state: GlobalState, step: NDArray[np.float32], study: Study
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Weights and velocity after ``step`` (P,), with the study's server momentum (RO-4.1)."""
+    velocity = state.velocity
+    if study.server_momentum:
+        velocity = _settled(np.float32(study.server_momentum) * state.velocity + step)
+        step = velocity
+    return _settled(state.weights + step), velocity
 
 
 def _settled(values: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 from fedbcs_protocols.codec import MAX_EXPONENT, MIN_EXPONENT
 from fedbcs_secure.errors import StudyError
+from fedbcs_secure.learning.fusion import VIEWS
 from fedbcs_secure.learning.weights import TensorSpec
 from fedbcs_secure.study import SiteEntry, Study
-
-VIEWS = 2
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ def layout(study: Study, tensors: Sequence[TensorSpec], fused_channels: int) -> 
     """
     slots = []
     if study.alignment.form != "off" and fused_channels:
-        for view in range(VIEWS):
+        for view in VIEWS:
             for label in range(study.data.classes):
                 holders = tuple(s.name for s in study.roster if label in s.classes)
                 if len(holders) >= study.min_sites:

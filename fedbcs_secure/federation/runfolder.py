@@ -10,9 +10,10 @@ Layout::
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import tomli_w
 
 from fedbcs_secure.errors import RunFolderError
 from fedbcs_secure.federation.settings import SimulationSettings, build_settings
-from fedbcs_secure.federation.state import GlobalState, load_state, save_state
+from fedbcs_secure.federation.state import GlobalState, completed_rounds, load_state, save_state
 from fedbcs_secure.study import Study, build, load
 
 
@@ -63,6 +64,7 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
+        """Whether the summary was written."""
         return (self.path / "summary.json").is_file()
 
     def save_states(self, states: Mapping[str, GlobalState], study: Study) -> None:
@@ -90,7 +92,31 @@ class RunFolder:
         last = max(common)
         return {name: f[last] for name, f in zip(names, found, strict=True)}
 
+    def completed(self) -> int:
+        """Rounds that will not be run again."""
+        paths = sorted((self.path / "checkpoint").glob("*.safetensors"))
+        return min((completed_rounds(path) for path in paths), default=0)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from running in the same folder; the system frees it on a crash.
+
+        Raises :class:`RunFolderError` when one does. Windows has no such lock and is not guarded.
+        """
+        try:
+            import fcntl
+        except ImportError:
+            yield
+            return
+        with (self.path / ".lock").open("w") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise RunFolderError(f"another process is running in {self.path}") from None
+            yield
+
     def append_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Add lines durably."""
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as stream:
             for row in rows:
                 stream.write(json.dumps(row, allow_nan=False) + "\n")
@@ -115,6 +141,7 @@ class RunFolder:
         _write_durably(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Mark the run as finished."""
         _write_durably(
             self.path / "summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n"
         )

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fedbcs_secure.errors import StudyError
-from fedbcs_secure.study import SiteName
+from fedbcs_secure.study import SiteName, sentences
 
 
 class SimulationSettings(BaseModel):
@@ -34,6 +34,8 @@ class SimulationSettings(BaseModel):
     overlays: int = Field(3, ge=0, le=1000)
     """Test patients a site whose masks are drawn at the end."""
     tensorboard: bool = False
+    data_digest: str | None = None
+    """Written by a run and compared when it is resumed: SHA-256 over all images, labels, splits."""
 
 
 def build_settings(values: dict[str, Any]) -> SimulationSettings:
@@ -41,8 +43,5 @@ def build_settings(values: dict[str, Any]) -> SimulationSettings:
     try:
         return SimulationSettings.model_validate(values)
     except ValidationError as error:
-        lines = [
-            f"simulate.{'.'.join(str(p) for p in item['loc'])}: {item['msg']}"
-            for item in error.errors()
-        ]
-        raise StudyError("\n".join(lines)) from None
+        text = sentences(error, SimulationSettings)
+        raise StudyError("\n".join(f"simulate.{line}" for line in text.splitlines())) from None

@@ -6,8 +6,8 @@ protocol; what crosses between sites and combiner is exactly what would cross a 
 
 from __future__ import annotations
 
+import hashlib
 import platform
-import resource
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -18,9 +18,9 @@ import numpy as np
 
 from fedbcs_secure import __version__
 from fedbcs_secure.data.pictures import save_overlay
-from fedbcs_secure.data.records import Cohort, Dataset, Patient
+from fedbcs_secure.data.records import SPLITS, Cohort, Dataset, Patient
 from fedbcs_secure.errors import DataError, RunFolderError
-from fedbcs_secure.federation.combine import initial_state
+from fedbcs_secure.federation.combine import initial_state, moved
 from fedbcs_secure.federation.events import (
     Observer,
     RoundFinished,
@@ -83,6 +83,10 @@ class Simulation:
         Interrupted at any point, the last completed round stays in the folder, and running again
         gives what an uninterrupted run would have given.
         """
+        with self.folder.locked():
+            return self._run()
+
+    def _run(self) -> dict[str, Any]:
         if self.folder.finished:
             raise RunFolderError(f"{self.folder.path} is finished; its summary.json has the result")
         plan = layout(self.study, self.learner.tensors, self.learner.fused_channels)
@@ -140,13 +144,8 @@ class Simulation:
         after, losses = {}, {}
         for name, state in states.items():
             result = self._train(name, state)
-            after[name] = GlobalState(
-                state.round + 1,
-                state.weights + result.delta,
-                state.velocity,
-                state.prototypes,
-                state.exponents,
-            )
+            weights, velocity = moved(state, result.delta, self.study)
+            after[name] = replace(state, round=state.round + 1, weights=weights, velocity=velocity)
             losses[name] = result.loss
         return after, losses
 
@@ -269,25 +268,27 @@ def site_row(metrics: SiteMetrics, patients: int) -> dict[str, Any]:
     }
 
 
-def peak_memory_mb() -> float:
-    """The process's peak resident set in MB (1e6 bytes)."""
+def data_digest(dataset: Dataset) -> str:
+    """SHA-256 over every patient's site, split, pseudonym, images and masks, in hex."""
+    digest = hashlib.sha256()
+    for site in dataset.sites:
+        for split in SPLITS:
+            for patient in dataset.cohorts[site].split(split):
+                head = f"{site}/{split}/{patient.patient}/{patient.images.shape}\n"
+                digest.update(head.encode())
+                digest.update(np.ascontiguousarray(patient.images).data)
+                digest.update(np.ascontiguousarray(patient.masks).data)
+    return digest.hexdigest()
+
+
+def peak_memory_mb() -> float | None:
+    """The process's peak resident set in MB (1e6 bytes); None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak * (1 if sys.platform == "darwin" else 1024) / 1e6
-
-
-def only_sites(dataset: Dataset, sites: Sequence[str]) -> Dataset:
-    """``dataset`` reduced to ``sites``; none named keeps all.
-
-    Raises :class:`DataError` when one is not there.
-    """
-    unknown = sorted(set(sites) - set(dataset.sites))
-    if unknown:
-        raise DataError(
-            f"the data have no site {', '.join(unknown)}; there are {', '.join(dataset.sites)}"
-        )
-    if not sites:
-        return dataset
-    return replace(dataset, cohorts={name: dataset.cohorts[name] for name in sites})
 
 
 def check_dataset(study: Study, dataset: Dataset) -> None:

@@ -138,7 +138,18 @@ def load_state(path: Path, *, study: bytes) -> GlobalState:
     return state
 
 
+def completed_rounds(path: Path) -> int:
+    """The round that a checkpoint goes on with; 0 when it cannot be read."""
+    try:
+        with safe_open(path, framework="numpy") as stream:
+            return int((stream.metadata() or {})["round"])
+    except (SafetensorError, OSError, KeyError, ValueError):
+        return 0
+
+
 def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # folders cannot be opened there
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

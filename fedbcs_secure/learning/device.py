@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,6 +27,16 @@ class Runtime:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
+    @contextlib.contextmanager
+    def repeatable(self) -> Iterator[None]:
+        """Deterministic kernels on the CPU while the context lasts, so a seed repeats a run."""
+        before = torch.are_deterministic_algorithms_enabled()
+        torch.use_deterministic_algorithms(before or self.device.type == "cpu")
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(before)
+
     def __str__(self) -> str:
         return f"{self.device.type} {self.precision}"
 
@@ -33,8 +44,7 @@ class Runtime:
 def choose(device: DeviceChoice = "auto", precision: Precision = "auto") -> Runtime:
     """``auto`` takes CUDA, then MPS, then the CPU; bfloat16 where a CUDA card computes in it.
 
-    On the CPU the kernels are pinned to deterministic ones, so that a seed repeats a run to the
-    bit. Raises :class:`FedBCSError` when the device asked for is not there.
+    Raises :class:`FedBCSError` when the device asked for is not there.
     """
     have = {
         "cuda": torch.cuda.is_available(),
@@ -50,15 +60,17 @@ def choose(device: DeviceChoice = "auto", precision: Precision = "auto") -> Runt
             f"device {device!r} was asked for, but this PyTorch sees none; "
             "use --device cpu or install a matching build"
         )
-    if kind == "cpu":
-        torch.use_deterministic_algorithms(True)
     if precision == "auto":
         fast = kind == "cuda" and torch.cuda.is_bf16_supported()
         return Runtime(torch.device(kind), "bfloat16" if fast else "float32")
     return Runtime(torch.device(kind), precision)
 
 
-def set_threads(count: int | None) -> None:
-    """Limit the CPU threads of the process; None leaves torch's choice."""
+def set_threads(count: int | None) -> int:
+    """Limit the CPU threads of the process (None leaves torch's choice) and return their number.
+
+    Another number of threads adds up in another order: a seed repeats a run at the same number.
+    """
     if count is not None:
         torch.set_num_threads(count)
+    return torch.get_num_threads()

@@ -64,17 +64,18 @@ class Learner:
         progress: Progress | None = None,
     ) -> LocalResult:
         """See :func:`fedbcs_secure.learning.local.train_round`."""
-        return train_round(
-            self._network,
-            weights,
-            patients,
-            self.study,
-            site=site,
-            round_index=round_index,
-            prototypes=self._prototypes(prototypes),
-            runtime=self.runtime,
-            progress=progress,
-        )
+        with self.runtime.repeatable():
+            return train_round(
+                self._network,
+                weights,
+                patients,
+                self.study,
+                site=site,
+                round_index=round_index,
+                prototypes=self._prototypes(prototypes),
+                runtime=self.runtime,
+                progress=progress,
+            )
 
     def evaluate(
         self,

@@ -46,9 +46,10 @@ class ModelFile:
         if GLOBAL in self.weights:
             return self.weights[GLOBAL]
         if site not in self.weights:
+            missing = f" and none for {site}" if site else ""
             raise ModelError(
-                f"the file holds one model a site ({', '.join(sorted(self.weights))}) and none "
-                f"for {site!r}; name one of them with --as-site"
+                f"the file holds one model a site ({', '.join(sorted(self.weights))}){missing}; "
+                "name one of them with --as-site"
             )
         return self.weights[site]
 
@@ -84,7 +85,12 @@ def save_model(file: ModelFile, path: Path) -> None:
 
 
 def load_model(path: Path) -> ModelFile:
-    """Read a model file. Raises :class:`ModelError`, saying what is wrong with it."""
+    """Read a model file, or the one in a run folder.
+
+    Raises :class:`ModelError`, saying what is wrong with it.
+    """
+    if path.is_dir():
+        path = path / "model.safetensors"
     try:
         with safe_open(path, framework="numpy") as stream:
             metadata: dict[str, str] = stream.metadata() or {}

@@ -16,6 +16,7 @@ from fedbcs_secure.cli import main
 TINY = (
     "--patients", "5", "--slices", "2", "--size", "32", "--channels", "1", "--width", "4",
     "--batch-size", "3", "--device", "cpu", "--overlays", "1", "--seed", "5",
+    "--severity", "0.5",
 )  # fmt: skip
 CODE = "from fedbcs_secure.cli.main import run; run()"
 ENVIRONMENT = {**os.environ, "COLUMNS": "120", "NO_COLOR": "1", "TERM": "dumb"}

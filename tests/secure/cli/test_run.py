@@ -72,10 +72,10 @@ def test_interrupted_or_killed_then_resumed_equals_uninterrupted(
 
 def test_resume_notices_other_data(tmp_path: Path, finished: Path) -> None:
     text = (finished / "study.toml").read_text()
-    (tmp_path / "study.toml").write_text(text.replace("patients = 5", "patients = 7"))
+    (tmp_path / "study.toml").write_text(text.replace("severity = 0.5", "severity = 0.6"))
     result = run("simulate", "--resume", str(tmp_path))
     assert result.returncode == 1
-    assert "no longer gives the sites" in result.stderr
+    assert "not what the run started with" in result.stderr
 
 
 def test_progress_has_a_line_a_round_without_a_terminal(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_evaluate_repeats_the_summary(finished: Path) -> None:
     model = str(finished / "model.safetensors")
     result = run(
         "evaluate", "--model", model, "--data", "synthetic-mri", "--patients", "5",
-        "--slices", "2", "--json",
+        "--slices", "2", "--severity", "0.5", "--json",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     found, expected = json.loads(result.stdout), summary(finished)
@@ -177,8 +177,8 @@ def test_predict_keeps_the_geometry_of_png_and_nifti(finished: Path, tmp_path: P
     assert mask.shape == (40, 30, 3)
     assert np.allclose(mask.affine, affine)
     assert set(np.unique(np.asarray(mask.dataobj))) <= {0, 1}
-    assert (out / "a_overlay.png").exists()
-    assert (out / "more" / "b_overlay.png").exists()
+    assert (out / "a.png_overlay.png").exists()
+    assert (out / "more" / "b.nii.gz_overlay.png").exists()
     again = run(
         "predict", "--model", str(finished / "model.safetensors"), "--input", str(scans),
         "--out", str(out),
@@ -214,7 +214,7 @@ def test_a_model_a_site_is_asked_for_by_name(tmp_path: Path) -> None:
     unnamed = run(*base)
     assert unnamed.returncode == 1
     assert "A, B, C, D" in unnamed.stderr
-    assert run(*base, "--site", "B").returncode == 0
+    assert run(*base, "--as-site", "B").returncode == 0
 
 
 def test_init_writes_a_study_that_runs(tmp_path: Path) -> None:

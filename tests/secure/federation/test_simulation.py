@@ -10,10 +10,11 @@ import pytest
 from safetensors.numpy import load_file
 from tiny import SETTINGS, tiny_data, tiny_simulation, tiny_study
 
+from fedbcs_secure.data.sources import only_sites
 from fedbcs_secure.errors import DataError, RunFolderError
 from fedbcs_secure.federation.events import Event, RoundFinished, RoundStarted
 from fedbcs_secure.federation.runfolder import RunFolder
-from fedbcs_secure.federation.simulation import Simulation, check_dataset, only_sites, with_roster
+from fedbcs_secure.federation.simulation import Simulation, check_dataset, with_roster
 from fedbcs_secure.learning.learner import Learner
 from fedbcs_secure.learning.modelfile import load_model, model_sha256
 
