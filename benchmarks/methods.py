@@ -6,7 +6,7 @@
 Runs every method and seed that ``--out`` does not hold yet (an interrupted one goes on) and prints
 test Dice a site as mean and standard deviation over the seeds. Keys of the JSON object:
 ``mean_dice`` and ``worst_dice`` a method (mean over seeds), ``sites`` the same a site,
-``seconds_per_round``, ``peak_memory_mb``, ``runs``.
+``seconds_per_round``, ``runs``.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 from common.timing import report
 
 from fedbcs_secure.cli.options import FLAGS, study_and_settings
+from fedbcs_secure.cli.session import fitting_contract
 from fedbcs_secure.data import sources
 from fedbcs_secure.federation.runfolder import RunFolder
 from fedbcs_secure.federation.simulation import Simulation, check_dataset, with_roster
@@ -30,20 +31,24 @@ from fedbcs_secure.learning.learner import Learner
 
 
 def one_run(folder: Path, flags: dict[str, Any]) -> dict[str, Any]:
-    """The summary of a run: read, resumed or made."""
-    if (folder / "summary.json").exists():
-        summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
-        return summary
+    """The summary of a run: read, resumed or made.
+
+    Ends the program when the folder holds a run of other flags or other data sizes.
+    """
+    study, settings = study_and_settings(None, flags)
+    study = study.model_copy(update={"data": fitting_contract(settings.data, study.data)})
+    dataset = read(study, settings)
+    check_dataset(study, dataset)
+    study = with_roster(study.resolved(), dataset)
     if (folder / "study.toml").exists():
         run = RunFolder.open(folder)
-        study, settings = run.document()
-        dataset = read(study, settings)
+        if run.document()[0] != study:
+            raise SystemExit(f"{folder} holds a run of another study; choose another --out")
     else:
-        study, settings = study_and_settings(None, flags)
-        dataset = read(study, settings)
-        check_dataset(study, dataset)
-        study = with_roster(study.resolved(), dataset)
         run = RunFolder.create(folder, study, settings)
+    if run.finished:
+        summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+        return summary
     learner = Learner(study, settings.device, settings.precision)
     return Simulation(study, settings, dataset, run, learner).run()
 
@@ -53,6 +58,7 @@ def read(study: Any, settings: Any) -> Any:
         settings.data,
         study.data,
         seed=study.seed,
+        fold=settings.fold,
         patients=settings.patients,
         slices=settings.slices,
         severity=settings.severity,
@@ -96,7 +102,7 @@ def main() -> None:
         ("rounds", int, 6), ("width", int, 8), ("size", int, 64), ("channels", int, None),
         ("lr", float, None), ("server-momentum", float, None), ("fsr", str, None),
         ("alignment", str, None), ("alignment-weight", float, None), ("patients", int, None),
-        ("slices", int, None), ("severity", float, None),
+        ("slices", int, None), ("severity", float, None), ("fold", int, None),
     ):  # fmt: skip
         parser.add_argument(f"--{name}", type=kind, default=value)
     arguments = parser.parse_args()
@@ -126,7 +132,6 @@ def main() -> None:
                 for m, runs in results.items()
             },
             "seconds_per_round": means("seconds_per_round"),
-            "peak_memory_mb": max(run["peak_memory_mb"] for run in every),
             "runs": str(out),
         },
         as_json=arguments.json,

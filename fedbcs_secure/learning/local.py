@@ -80,10 +80,10 @@ def train_round(
     losses: list[float] = []
     for epoch in range(study.training.local_epochs):
         last = epoch == study.training.local_epochs - 1
-        batches = _batches(
+        epoch_batches = batches(
             patients, study, site=site, epoch=round_index * study.training.local_epochs + epoch
         )
-        for images, labels in batches:
+        for images, labels in epoch_batches:
             images, labels = images.to(runtime.device), labels.to(runtime.device)
             optimizer.zero_grad(set_to_none=True)
             with runtime.autocast():
@@ -155,9 +155,13 @@ def _as_float32(features: Features) -> Features:
     )
 
 
-def _batches(
+def batches(
     patients: Sequence[Patient], study: Study, *, site: str, epoch: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """All slices once, shuffled, augmented if the study says so: images (B, C, H, W) float32 and
+
+    labels (B, H, W) int64. ``epoch`` counts through all rounds.
+    """
     slices = [(patient, index) for patient in patients for index in range(patient.slices)]
     tag = hashlib.sha256(b"order\x00" + site.encode()).digest()
     order = np.random.default_rng(

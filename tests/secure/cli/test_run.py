@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
@@ -11,8 +13,12 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from command_line import TINY, run, start
 from PIL import Image
+from rich.console import Console
+
+from fedbcs_secure.cli.session import sites_table
 
 
 def summary(path: Path) -> dict[str, object]:
@@ -263,3 +269,150 @@ def test_doctor_is_content_with_the_embedded_data(tmp_path: Path) -> None:
 def test_entry_point_is_installed() -> None:
     script = Path(sys.executable).with_name("fedbcs-secure")
     assert script.exists(), "install the package (make install) to test its command"
+
+
+def test_demo_runs(tmp_path: Path) -> None:
+    result = run("demo", "--rounds", "1", "--out", str(tmp_path / "demo"))
+    assert result.returncode == 0, result.stderr
+    assert "Four hospitals" in result.stderr
+    assert "worst (" in result.stdout
+    assert summary(tmp_path / "demo")["protection"] == "secagg"
+
+
+def test_a_run_is_resumed_from_another_folder(tmp_path: Path, finished: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    rows = ["site,patient,image,label,split"]
+    rng = np.random.default_rng(0)
+    for site in "ABC":
+        for index in range(4):
+            name = f"{site}{index}"
+            Image.fromarray(rng.integers(0, 255, (32, 32), dtype=np.uint8)).save(
+                data / f"{name}.png"
+            )
+            mask = np.zeros((32, 32), np.uint8)
+            mask[4 : 20 + index, 9:25] = 255
+            Image.fromarray(mask).save(data / f"{name}_l.png")
+            rows.append(
+                f"{site},{name},{name}.png,{name}_l.png,{'test' if index == 3 else 'train'}"
+            )
+    (data / "manifest.csv").write_text("\n".join(rows) + "\n")
+    flags = ("--size", "32", "--width", "4", "--rounds", "4", "--device", "cpu")
+    with start(
+        "simulate", "--data", "data/manifest.csv", *flags, "--out", "cut", cwd=tmp_path
+    ) as process:
+        metrics, deadline = tmp_path / "cut" / "metrics.jsonl", time.monotonic() + 90
+        while not (metrics.exists() and metrics.read_text().count("\n") >= 3):
+            assert process.poll() is None, process.stdout and process.stdout.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.kill()
+        process.communicate(timeout=60)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    label = data / "B1_l.png"
+    before = label.read_bytes()
+    Image.fromarray(np.full((32, 32), 255, np.uint8)).save(label)
+    edited = run("simulate", "--resume", str(tmp_path / "cut"), cwd=elsewhere)
+    assert edited.returncode == 1
+    assert "not what the run started with" in edited.stderr
+    label.write_bytes(before)
+    result = run("simulate", "--resume", str(tmp_path / "cut"), cwd=elsewhere)
+    assert result.returncode == 0, result.stderr
+
+
+def test_tensorboard_on_request(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    out = tmp_path / "r"
+    assert (
+        run("simulate", *TINY, "--rounds", "1", "--out", str(out), "--tensorboard").returncode == 0
+    )
+    assert list((out / "tensorboard").iterdir())
+
+
+def test_threads_are_kept_for_resume(finished: Path) -> None:
+    text = (finished / "study.toml").read_text()
+    assert f"threads = {torch.get_num_threads()}" in text
+
+
+def test_evaluate_all_takes_sites_too_small_to_split(finished: Path, tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((32, 32), np.uint8)).save(tmp_path / "x.png")
+    Image.fromarray(np.full((32, 32), 255, np.uint8)).save(tmp_path / "x_l.png")
+    (tmp_path / "manifest.csv").write_text("patient,image,label\np1,x.png,x_l.png\n")
+    base = ("evaluate", "--model", str(finished), "--data", str(tmp_path), "--json")
+    result = run(*base, "--split", "all")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["sites"]["A"]["patients"] == 1
+
+
+def test_a_table_of_pixels_and_millimetres_has_no_mean_distance() -> None:
+    row = {"patients": 1, "dice": 0.5, "hd95": 2.0, "assd": 1.0}
+    sites = {"A": row | {"unit": "mm"}, "B": row | {"unit": "px"}}
+    mixed = {"A": row | {"unit": "mixed", "hd95": None, "assd": None}}
+    for rows, mean in ((sites, "-"), (mixed, "-"), ({"A": row | {"unit": "mm"}}, "2.00")):
+        console = Console(record=True, width=100, file=io.StringIO())
+        console.print(sites_table(rows, "t"))
+        last = console.export_text().strip().splitlines()[-1]
+        assert last.split("│")[3].strip() == mean
+
+
+def test_doctor_and_predict_touch_no_network(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a socket was opened")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    sheet = tmp_path / "s.png"
+    assert (
+        run("doctor", "--data", "synthetic-he", "--size", "32", "--sheet", str(sheet)).returncode
+        == 0
+    )
+    Image.fromarray(np.zeros((32, 32), np.uint8)).save(tmp_path / "x.png")
+    result = run(
+        "predict", "--model", str(finished), "--input", str(tmp_path / "x.png"), "--out",
+        str(tmp_path / "m"),
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+
+
+def test_doctor_says_what_one_site_cannot_do(tmp_path: Path) -> None:
+    rows = ["patient,image,label"]
+    for index in range(4):
+        Image.fromarray(np.full((32, 32), index * 40, np.uint8)).save(tmp_path / f"{index}.png")
+        Image.fromarray(np.eye(32, dtype=np.uint8) * 255).save(tmp_path / f"{index}_l.png")
+        rows.append(f"p{index},{index}.png,{index}_l.png")
+    (tmp_path / "manifest.csv").write_text("\n".join(rows) + "\n")
+    result = run("doctor", "--data", str(tmp_path), "--sheet", str(tmp_path / "s.png"))
+    assert "--method local or pooled" in result.stdout
+
+
+@pytest.mark.parametrize("verb", ["doctor", "predict", "simulate"])
+def test_places_that_cannot_be_written(finished: Path, tmp_path: Path, verb: str) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    Image.fromarray(np.zeros((32, 32), np.uint8)).save(tmp_path / "x.png")
+    arguments = {
+        "doctor": ("--data", "synthetic-mri", "--size", "32", "--sheet", str(blocked / "s.png")),
+        "predict": ("--model", str(finished), "--input", str(tmp_path / "x.png"), "--out",
+                    str(blocked)),
+        "simulate": (*TINY, "--out", str(blocked / "r")),
+    }[verb]  # fmt: skip
+    result = run(verb, *arguments)
+    assert result.returncode == 1
+    assert str(blocked) in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_an_unknown_key_gets_a_suggestion(tmp_path: Path) -> None:
+    (tmp_path / "study.toml").write_text("runds = 3\n[model]\nwidht = 4\n")
+    result = run("simulate", "--study", str(tmp_path / "study.toml"))
+    assert result.returncode == 2
+    assert "did you mean rounds?" in result.stderr
+    assert "did you mean width?" in result.stderr
+
+
+def test_short_runs_are_told_that_nothing_aligns(tmp_path: Path) -> None:
+    result = run("simulate", *TINY, "--rounds", "1", "--out", str(tmp_path / "r"))
+    assert "alignment starts after 4 rounds" in result.stdout + result.stderr

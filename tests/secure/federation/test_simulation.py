@@ -6,15 +6,25 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import load_file
 from tiny import SETTINGS, tiny_data, tiny_simulation, tiny_study
 
+from fedbcs_secure.data.records import Dataset
 from fedbcs_secure.data.sources import only_sites
 from fedbcs_secure.errors import DataError, RunFolderError
-from fedbcs_secure.federation.events import Event, RoundFinished, RoundStarted
+from fedbcs_secure.federation.events import Event, RoundFinished, RoundStarted, StepDone
+from fedbcs_secure.federation.figures import save_curves
 from fedbcs_secure.federation.runfolder import RunFolder
-from fedbcs_secure.federation.simulation import Simulation, check_dataset, with_roster
+from fedbcs_secure.federation.simulation import (
+    Simulation,
+    check_dataset,
+    data_digest,
+    with_roster,
+)
+from fedbcs_secure.learning.evaluate import summarise
 from fedbcs_secure.learning.learner import Learner
 from fedbcs_secure.learning.modelfile import load_model, model_sha256
 
@@ -189,3 +199,94 @@ def test_model_arrays_are_plain_float32(tmp_path: Path) -> None:
         sum(a.size for a in arrays.values())
         == tiny_simulation(tmp_path / "other").learner.parameters
     )
+
+
+def with_other_pixels(dataset: Dataset, splits: tuple[str, ...]) -> Dataset:
+    """The same patients, with noise for images in ``splits``."""
+    rng = np.random.default_rng(1)
+    cohorts = {}
+    for site, cohort in dataset.cohorts.items():
+        changes = {
+            split: tuple(
+                replace(p, images=rng.random(p.images.shape, dtype=np.float32))
+                for p in cohort.split(split)
+            )
+            for split in splits
+        }
+        cohorts[site] = replace(cohort, **changes)
+    return replace(dataset, cohorts=cohorts)
+
+
+@pytest.mark.parametrize("method", ["fedbcs", "local", "pooled"])
+def test_validation_and_test_images_do_not_change_the_model(tmp_path: Path, method: str) -> None:
+    one = tiny_simulation(tmp_path / "one", method=method)
+    two = tiny_simulation(tmp_path / "two", method=method)
+    two = replace(two, dataset=with_other_pixels(two.dataset, ("validation", "test")))
+    a, b = one.run(), two.run()
+    assert a["model_sha256"] == b["model_sha256"]
+    assert a["mean_dice"] != b["mean_dice"]
+    three = tiny_simulation(tmp_path / "three", method=method)
+    three = replace(three, dataset=with_other_pixels(three.dataset, ("train",)))
+    assert three.run()["model_sha256"] != a["model_sha256"]
+
+
+def test_validation_dice_is_that_of_validation_patients(tmp_path: Path) -> None:
+    simulation = tiny_simulation(tmp_path / "run")
+    simulation.run()
+    weights = load_model(tmp_path / "run").weights[""]
+    for row in simulation.folder.metrics()[-4:]:
+        cohort = simulation.dataset.cohorts[row["site"]]
+        expected = summarise(simulation.learner.evaluate(weights, cohort.validation)).dice
+        assert row["validation_dice"] == pytest.approx(expected)
+
+
+def test_pooled_trains_on_everybodys_patients(tmp_path: Path) -> None:
+    seen: list[Event] = []
+    simulation = tiny_simulation(tmp_path / "run", method="pooled", rounds=1)
+    replace(simulation, observer=seen.append).run()
+    slices = sum(p.slices for c in simulation.dataset.cohorts.values() for p in c.train)
+    assert {e.total for e in seen if isinstance(e, StepDone)} == {-(-slices // 3)}
+
+
+@pytest.mark.parametrize("method", ["local", "pooled"])
+def test_server_momentum_is_an_option_of_every_method(tmp_path: Path, method: str) -> None:
+    digests = {
+        tiny_simulation(tmp_path / str(beta), method=method, server_momentum=beta).run()[
+            "model_sha256"
+        ]
+        for beta in (0.0, 0.9)
+    }
+    assert len(digests) == 2
+
+
+def test_two_processes_do_not_run_in_one_folder(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    simulation = tiny_simulation(tmp_path / "run")
+    with simulation.folder.locked(), pytest.raises(RunFolderError, match="another process"):
+        simulation.run()
+
+
+def test_the_data_digest_sees_one_pixel_and_one_split() -> None:
+    dataset = tiny_data(tiny_study())
+    assert data_digest(dataset) == data_digest(tiny_data(tiny_study()))
+    cohort = dataset.cohorts["C"]
+    masks = cohort.train[0].masks.copy()
+    masks[0, 3, 3] ^= 1
+    edited = (replace(cohort.train[0], masks=masks), *cohort.train[1:])
+    moved = replace(cohort, train=cohort.train[1:], test=(*cohort.test, cohort.train[0]))
+    for other in (replace(cohort, train=edited), moved):
+        changed = replace(dataset, cohorts={**dataset.cohorts, "C": other})
+        assert data_digest(changed) != data_digest(dataset)
+
+
+def test_curves_show_what_was_measured(tmp_path: Path) -> None:
+    base = {"site": "A", "loss": 0.5}
+    flat = [base | {"round": i, "validation_dice": 0.2} for i in range(4)]
+    rising = [base | {"round": i, "validation_dice": 0.2 * (i + 1)} for i in range(4)]
+    missing = [base | {"round": i, "validation_dice": None} for i in range(4)]
+    pictures = []
+    for name, rows in (("flat", flat), ("rising", rising), ("missing", missing)):
+        save_curves(rows, tmp_path / f"{name}.png", title="t")
+        pictures.append(np.asarray(Image.open(tmp_path / f"{name}.png").convert("L"), np.int16))
+    assert np.abs(pictures[0] - pictures[1]).max() > 100
+    assert np.abs(pictures[0] - pictures[2]).max() > 100

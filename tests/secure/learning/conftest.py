@@ -64,6 +64,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             continue
         family = argument.removesuffix(_SUFFIX)
         paths = sorted(_FOLDER.glob(f"{family}_*.npz"))
-        if not paths and _FOLDER == _DEFAULT:
+        if not paths and (_FOLDER == _DEFAULT or not any(_FOLDER.glob("*.npz"))):
             raise pytest.UsageError(f"no golden file {family}_*.npz in {_FOLDER}")
         metafunc.parametrize(argument, [GoldenFile(p) for p in paths], ids=[p.stem for p in paths])

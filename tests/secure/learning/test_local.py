@@ -6,13 +6,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from tiny import tiny_data, tiny_study
 
 from fedbcs_secure.data.records import Patient
 from fedbcs_secure.errors import FedBCSError
+from fedbcs_secure.learning import local
 from fedbcs_secure.learning.augment import Augmentation, image_seed
 from fedbcs_secure.learning.learner import Learner
-from fedbcs_secure.learning.local import steps_per_round
+from fedbcs_secure.learning.local import batches, steps_per_round
+from fedbcs_secure.learning.unet import NetworkConfig, UNet
+from fedbcs_secure.learning.weights import load_flat
 
 STUDY = tiny_study().resolved()
 PATIENTS = tiny_data(STUDY).cohorts["B"].train
@@ -110,12 +114,121 @@ def test_alignment_reaches_the_fusion_layers(form: str) -> None:
     assert not np.array_equal(still, delta)
 
 
-def test_prototypes_come_from_the_last_epoch_and_name_absent_classes() -> None:
+def test_prototypes_name_absent_classes() -> None:
     empty = tuple(replace(p, masks=np.zeros_like(p.masks)) for p in PATIENTS)
     for means, present in train(patients=empty).prototypes:
         assert present.tolist() == [True, False]
         assert not means[1].any()
         assert means[0].any()
+
+
+def still(**values: object):
+    """A study in which nothing moves, so that what is measured can be computed by hand."""
+    training = {"lr": 1e-12, "batch_size": 3, "augment": False, **values.pop("training", {})}
+    return changed(training=training, **values)
+
+
+def dense_means(study, per: str) -> list[np.ndarray]:
+    """Class means of the dense fused maps at the initial weights, by hand."""
+    learner = Learner(study, "cpu")
+    network = UNet(NetworkConfig.of(study))
+    load_flat(network, learner.initial_weights())
+    groups = []
+    if per == "image":
+        groups = [(p.images[i : i + 1], p.masks[i : i + 1]) for p in PATIENTS for i in range(2)]
+    else:
+        for images, labels in batches(PATIENTS, study, site="B", epoch=2):
+            groups.append((images.numpy(), labels.numpy()))
+    views = []
+    for view in (0, 1):
+        sums = [[], []]
+        for images, masks in groups:
+            with torch.no_grad():
+                features = network(torch.from_numpy(images))
+                fused = network.fusion.fused(features, view).numpy()
+            step = masks.shape[1] // fused.shape[2]
+            labels = masks[:, ::step, ::step]
+            for c in (0, 1):
+                pixels = np.moveaxis(fused, 1, -1)[labels == c]
+                if len(pixels):
+                    sums[c].append(pixels.mean(axis=0))
+        views.append(np.stack([np.mean(rows, axis=0) for rows in sums]))
+    return views
+
+
+@pytest.mark.parametrize(("form", "per"), [("gentle", "image"), ("faithful", "batch")])
+def test_prototypes_are_means_over_images_or_batches(form: str, per: str) -> None:
+    study = still(alignment={"form": form}, model={"width": 4, "fused_width": 5})
+    expected = dense_means(study, per)
+    other = dense_means(study, "batch" if per == "image" else "image")
+    for (means, _), by_hand, wrong in zip(train(study).prototypes, expected, other, strict=True):
+        assert np.allclose(means, by_hand, atol=2e-5)
+        assert not np.allclose(means, wrong, atol=2e-5)
+
+
+def test_prototypes_come_from_the_last_epoch() -> None:
+    """Two epochs in one round give the prototypes of an epoch from where the first one ended."""
+    two = changed(training={"lr": 3e-3, "batch_size": 3, "local_epochs": 2, "augment": False})
+    from_first = train(changed(training={"lr": 3e-3, "batch_size": 3, "augment": False}))
+    result = train(two)
+    means = result.prototypes[0][0]
+    assert not np.allclose(means, from_first.prototypes[0][0], atol=1e-4)
+    # at a learning rate of nothing, the second epoch is like the first
+    frozen = train(still(training={"local_epochs": 2})).prototypes[0][0]
+    assert np.allclose(frozen, train(still()).prototypes[0][0], atol=1e-5)
+
+
+@pytest.mark.parametrize("form", ["gentle", "faithful"])
+def test_each_form_runs_its_own_loss(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    called = []
+    for name in ("gentle", "faithful"):
+        monkeypatch.setattr(
+            local,
+            f"{name}_alignment",
+            lambda features, *_, name=name: called.append(name) or features.logits.sum() * 0,
+        )
+    study = changed(
+        alignment={"form": form, "warmup_rounds": 0}, model={"width": 4, "fused_width": 16}
+    )
+    train(study, prototypes=rows())
+    assert set(called) == {form}
+
+
+def test_batches_are_shuffled_anew_each_epoch_and_hold_every_slice_once() -> None:
+    study = changed(training={"batch_size": 3, "augment": False})
+    raw = np.concatenate([p.images for p in PATIENTS])
+    epochs = []
+    for epoch in (0, 1):
+        images = np.concatenate(
+            [x.numpy() for x, _ in batches(PATIENTS, study, site="B", epoch=epoch)]
+        )
+        assert images.shape == raw.shape
+        epochs.append([int(np.argmin(np.abs(raw - x).sum(axis=(1, 2, 3)))) for x in images])
+        assert all(np.array_equal(raw[i], x) for i, x in zip(epochs[-1], images, strict=True))
+        assert sorted(epochs[-1]) == list(range(len(raw)))
+    assert epochs[0] != epochs[1]
+    augmented = changed(training={"batch_size": 3})
+    views = np.concatenate([x.numpy() for x, _ in batches(PATIENTS, augmented, site="B", epoch=0)])
+    assert not np.array_equal(np.sort(views.ravel()), np.sort(raw.ravel()))
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        {"weight_decay": 0.5},
+        {"optimizer": "sgd"},
+        {"optimizer": "sgd", "momentum": 0.9},
+        {"lr": 1e-3},
+    ],
+)
+def test_training_options_matter(training: dict[str, object]) -> None:
+    base = {"lr": 3e-3, "batch_size": 2}
+    plain = {"optimizer": "sgd"} if "momentum" in training else {}
+    assert not np.allclose(
+        train(changed(training=base | training)).delta,
+        train(changed(training=base | plain)).delta,
+        atol=1e-7,
+    )
 
 
 def test_no_alignment_no_prototypes() -> None:

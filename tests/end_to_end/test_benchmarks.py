@@ -1,0 +1,56 @@
+"""Each benchmark runs alone and ends with one JSON object. What it measures is nobody's test."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+QUICK = {
+    "fsr.py": ("--repeats", "1"),
+    "alignment.py": ("--repeats", "1", "--size", "32", "--memory-runs", "1"),
+    "secagg.py": ("--repeats", "1", "--values", "70000"),
+    "methods.py": ("--rounds", "1", "--width", "4", "--size", "32", "--patients", "5", "--slices",
+                   "1"),
+}  # fmt: skip
+KEYS = {
+    "fsr.py": {"fsr_speedup"},
+    "alignment.py": {"l_mp_step_ratio", "l_mp_memory_ratio"},
+    "secagg.py": {"mask_pack_ms_n4", "bytes_per_parameter_n8"},
+    "methods.py": {"mean_dice", "worst_dice"},
+}
+
+
+def test_every_benchmark_is_known_here() -> None:
+    assert {path.name for path in FOLDER.glob("*.py")} == set(QUICK)
+
+
+@pytest.mark.parametrize("name", sorted(QUICK))
+def test_last_line_is_json(name: str, tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, str(FOLDER / name), "--json", *QUICK[name]],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert set(json.loads(result.stdout.splitlines()[-1])) >= KEYS[name]
+
+
+@pytest.mark.parametrize("name", sorted(QUICK))
+def test_help_explains_the_keys(name: str) -> None:
+    result = subprocess.run(
+        [sys.executable, str(FOLDER / name), "--help"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    for key in KEYS[name]:
+        assert key.rstrip("0123456789") in result.stdout
