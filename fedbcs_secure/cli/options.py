@@ -107,6 +107,11 @@ def _put(tables: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
     tables[path[-1]] = value
 
 
+def _is_short(key: str, value: Any) -> bool:
+    """Whether a top-level entry of a file is a flag by its own name."""
+    return key in FLAGS and FLAGS[key] != (key,) and not isinstance(value, dict)
+
+
 def study_and_settings(
     file: Path | None, flags: dict[str, Any]
 ) -> tuple[Study, SimulationSettings]:
@@ -114,15 +119,11 @@ def study_and_settings(
 
     Raises :class:`StudyError` for unknown keys and impossible combinations.
     """
-    tables: dict[str, Any] = {}
-    for key, value in (load(file) if file is not None else {}).items():
-        short = key in FLAGS and FLAGS[key] != (key,) and not isinstance(value, dict)
-        if not short:
-            tables[key] = value
-    if file is not None:
-        for key, value in load(file).items():
-            if key in FLAGS and key not in tables:
-                _put(tables, FLAGS[key], value)
+    written = load(file) if file is not None else {}
+    short = {k: v for k, v in written.items() if _is_short(k, v)}
+    tables = {k: v for k, v in written.items() if k not in short}
+    for key, value in short.items():
+        _put(tables, FLAGS[key], value)
     for key, value in flags.items():
         if value is not None:
             _put(tables, FLAGS[key], value)

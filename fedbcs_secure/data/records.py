@@ -39,6 +39,7 @@ class Patient:
 
     @property
     def slices(self) -> int:
+        """S."""
         return int(self.images.shape[0])
 
 
@@ -52,6 +53,7 @@ class Cohort:
     test: tuple[Patient, ...]
 
     def split(self, name: Split) -> tuple[Patient, ...]:
+        """The patients of one split by its name."""
         return {"train": self.train, "validation": self.validation, "test": self.test}[name]
 
 
@@ -65,6 +67,7 @@ class Dataset:
 
     @property
     def sites(self) -> tuple[str, ...]:
+        """Names in sorted order."""
         return tuple(sorted(self.cohorts))
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class RoundStarted:
+    """Round ``round`` (from 0) of ``rounds`` begins."""
+
     round: int
     rounds: int
 
@@ -23,6 +25,8 @@ class StepDone:
 
 @dataclass(frozen=True)
 class SiteTrained:
+    """A site finished its local training; ``loss`` is the mean over its steps."""
+
     site: str
     loss: float
     seconds: float

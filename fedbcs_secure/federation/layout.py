@@ -35,14 +35,17 @@ class Layout:
 
     @property
     def parameters(self) -> int:
+        """P, the number of weights."""
         return sum(t.size for t in self.tensors)
 
     @property
     def sizes(self) -> tuple[int, ...]:
+        """Lengths of the segments, in order."""
         return (*(t.size for t in self.tensors), *(self.fused_channels for _ in self.slots))
 
     @property
     def length(self) -> int:
+        """N, the length of the whole vector."""
         return self.parameters + len(self.slots) * self.fused_channels
 
 

@@ -65,10 +65,12 @@ class Parties:
         return hashlib.sha256(encode_fields(*fields, self.combiner.raw)).digest()
 
     def binding(self, state: GlobalState, phase: int, attempt: int = 0) -> Binding:
+        """What frames of ``phase`` are bound to while ``state`` is the current one (RO-1)."""
         return Binding(self.digest, state.round, attempt, phase, state.digest)
 
     @property
     def shape(self) -> VectorShape:
+        """Of the one vector that each site contributes."""
         return VectorShape(self.plan.length, modulus_bits(self.study), len(self.roster))
 
     @property
@@ -79,4 +81,5 @@ class Parties:
 
     @property
     def shows_prototypes(self) -> bool:
+        """Whether the study runs FINCH, which needs every site's own prototypes (RO-5.2)."""
         return self.study.alignment.prototypes == "finch" and bool(self.plan.slots)

@@ -23,6 +23,7 @@ class Runtime:
     precision: Literal["float32", "bfloat16"]
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """The context of a forward pass in this precision."""
         if self.precision == "float32":
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)

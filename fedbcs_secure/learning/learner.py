@@ -51,6 +51,7 @@ class Learner:
         return 0 if self._network.fusion is None else 3 * int(self.study.model.fused_width or 0)
 
     def initial_weights(self) -> NDArray[np.float32]:
+        """(P,) of round 0, from the study's seed: the same for every party."""
         return initial_weights(self._network, self.study.seed)
 
     def train(

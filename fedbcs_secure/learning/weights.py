@@ -28,6 +28,7 @@ class TensorSpec:
 
 
 def tensor_specs(network: UNet) -> tuple[TensorSpec, ...]:
+    """Names and shapes in the order of the flat vector."""
     return tuple(TensorSpec(n, tuple(p.shape)) for n, p in network.named_parameters())
 
 

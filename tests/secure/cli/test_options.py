@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from fedbcs_secure import study
+from fedbcs_secure.cli import options
 from fedbcs_secure.cli.init import TEMPLATE
 from fedbcs_secure.cli.options import FLAGS, study_and_settings
 from fedbcs_secure.errors import StudyError
 from fedbcs_secure.federation.settings import SimulationSettings
+from fedbcs_secure.learning import device
 from fedbcs_secure.study import Study
 
 
@@ -80,3 +84,17 @@ def test_every_flag_reaches_a_field() -> None:
 def test_mistakes_in_a_file(tmp_path: Path, text: str) -> None:
     with pytest.raises(StudyError):
         study_and_settings(write(tmp_path, text), {})
+
+
+@pytest.mark.parametrize(
+    ("enum", "literal"),
+    [
+        (options.Method, study.Method),
+        (options.Protection, study.Protection),
+        (options.Alignment, study.Alignment),
+        (options.Device, device.DeviceChoice),
+        (options.Precision, device.Precision),
+    ],
+)
+def test_flags_offer_exactly_what_the_study_knows(enum: type, literal: object) -> None:
+    assert {str(item.value) for item in enum} == set(get_args(literal))
