@@ -10,6 +10,9 @@ and dropped again (*direct*). Where d > C_j nothing of d channels is formed at t
 
 and the last term, summed over j, is itself such a form of t. Both keep nothing for the backward
 pass but their inputs, which the network holds anyway.
+
+Where only some pixels of u are wanted, :func:`selected` first reduces the maps to the cells under
+them, each a column of a map of height 1; the columns of t are then repeated by index.
 """
 
 from __future__ import annotations
@@ -108,18 +111,18 @@ class _Direct(torch.autograd.Function):
 
 
 class _Gram(torch.autograd.Function):
-    """(s (B,C,h,w), M (C,C), q (B,C,h',w'), V (n,C)) to (V·s, sᵀMs + 2·sᵀ·up(q)); M symmetric.
+    """(s (B,C,h,w), A (d,C), q (B,C,h',w'), P (n,d)) to (P·A·s, ‖A·s‖² + 2·sᵀ·up(q)).
 
-    The results are (B, n, h, w) and (B, h, w).
+    The results are (B, n, h, w) and (B, h, w); P is a constant.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, shallow: Tensor, gram: Tensor, coarse: Tensor, anchors: Tensor
+        ctx: Any, shallow: Tensor, weight: Tensor, coarse: Tensor, anchors: Tensor
     ) -> tuple[Tensor, Tensor]:
         images, channels, *_ = shallow.shape
         shape = shallow.shape[2:]
-        stacked = torch.cat((gram, anchors))
+        stacked = torch.cat((weight.T, anchors)) @ weight
         dots = shallow.new_empty(images, anchors.shape[0], shape.numel())
         norms = shallow.new_empty(images, shape.numel())
         for part in _chunks(shallow, len(stacked)):
@@ -129,19 +132,18 @@ class _Gram(torch.autograd.Function):
             slope = products[:, :channels]
             _bands(slope, coarse, shape).add_(_raised(2 * coarse[part], shape))
             torch.sum(slope.mul_(rows), dim=1, out=norms[part])
-        ctx.save_for_backward(shallow, gram, coarse, anchors)
+        ctx.save_for_backward(shallow, weight, coarse, anchors, stacked)
         return dots.unflatten(2, shape), norms.unflatten(1, shape)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, by_dots: Tensor, by_norms: Tensor) -> tuple[Tensor, ...]:
-        """``(2·g_norms)·(M·s + up(q)) + Vᵀ·g_dots`` is the gradient of s.
+    def backward(ctx: Any, by_dots: Tensor, by_norms: Tensor) -> tuple[Tensor | None, ...]:
+        """``(2·g_norms)·(AᵀA·s + up(q)) + AᵀPᵀ·g_dots`` is the gradient of s.
 
-        The gradients of M and V are one product of matrices.
+        That of A is ``(A | Pᵀ)·G·sᵀ`` with G the stacked ``(2·g_norms)·s`` and ``g_dots``.
         """
-        shallow, gram, coarse, anchors = ctx.saved_tensors
+        shallow, weight, coarse, anchors, stacked = ctx.saved_tensors
         channels, shape = shallow.shape[1], shallow.shape[2:]
-        stacked = torch.cat((gram, anchors))
         grad_stacked = torch.zeros_like(stacked)
         grad_shallow = torch.empty_like(shallow, memory_format=torch.contiguous_format)
         grad_coarse = torch.empty_like(coarse)
@@ -156,7 +158,68 @@ class _Gram(torch.autograd.Function):
             slope = _times(stacked.T, scaled, out=grad_shallow[part].flatten(2))
             bands = _bands(slope, coarse, shape)
             bands.addcmul_(_raised(coarse[part], shape), _bands(twice, coarse, shape))
-        return grad_shallow, grad_stacked[:channels] / 2, grad_coarse, grad_stacked[channels:]
+        grad_weight = torch.cat((weight, anchors.T), dim=1) @ grad_stacked
+        return grad_shallow, grad_weight, grad_coarse, None
+
+
+class _Columns(torch.autograd.Function):
+    """The columns (1, C, 1, N) of x (B, C, h, w) at distinct, ascending flat cells (N) of
+    (B, h, w)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cells: Tensor) -> Tensor:
+        area = x.shape[2:].numel()
+        ctx.shape, ctx.counts = x.shape, torch.bincount(cells // area, minlength=len(x)).tolist()
+        places = cells % area
+        ctx.save_for_backward(places)
+        columns = x.new_empty(x.shape[1], len(cells))
+        parts = columns.split(ctx.counts, dim=1)
+        for image, part, place in zip(x.flatten(2), parts, places.split(ctx.counts), strict=True):
+            torch.gather(image, 1, place.expand(len(image), -1), out=part)
+        return columns[None, :, None]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, by_columns: Tensor) -> tuple[Tensor | None, ...]:
+        (places,) = ctx.saved_tensors
+        grad = by_columns.new_zeros(ctx.shape)
+        parts = by_columns[0, :, 0].split(ctx.counts, dim=1)
+        for image, part, place in zip(
+            grad.flatten(2), parts, places.split(ctx.counts), strict=True
+        ):
+            image.scatter_(1, place.expand(len(image), -1), part)
+        return grad, None
+
+
+def _resampled(cells: Tensor, size: torch.Size, other: torch.Size) -> Tensor:
+    """Flat cells (N) of (B, h, w) as those of (B, h', w'): their block, or its top-left cell."""
+    rows, columns = cells // size[1], cells % size[1]
+    return rows * other[0] // size[0] * other[1] + columns * other[1] // size[1]
+
+
+class Selection(NamedTuple):
+    """Maps reduced to columns, the arguments ``levels``, ``deep`` and ``parents`` of
+    :func:`fused_products`, and for each of its addends the column of each wanted pixel (N)."""
+
+    levels: list[Level]
+    deep: Tensor
+    parents: list[Tensor]
+    columns: list[Tensor]
+
+
+def selected(levels: Sequence[Level], deep: Tensor, pixels: Tensor, grid: torch.Size) -> Selection:
+    """The parts of the maps that flat ``pixels`` (N) of the grid (B, h, w) depend on."""
+    size = deep.shape[2:]
+    above, column = torch.unique(_resampled(pixels, grid, size), return_inverse=True)
+    result = Selection([], _Columns.apply(deep, above), [], [])
+    for level in levels:
+        own = level.shallow.shape[2:]
+        cells, columns = torch.unique(_resampled(pixels, grid, own), return_inverse=True)
+        result.levels.append(level._replace(shallow=_Columns.apply(level.shallow, cells)))
+        result.parents.append(torch.searchsorted(above, _resampled(cells, own, size)))
+        result.columns.append(columns)
+    result.columns.append(column)
+    return result
 
 
 def _is_direct(weight: Tensor) -> bool:
@@ -168,21 +231,23 @@ def _term(x: Tensor, weight: Tensor, coarse: Tensor, anchors: Tensor) -> tuple[T
 
     ``coarse`` is e in the direct form and ``weightᵀ·e`` in the other.
     """
-    if _is_direct(weight):
-        dots, norms = _Direct.apply(x, weight, coarse, anchors)
-    else:
-        dots, norms = _Gram.apply(x, weight.T @ weight, coarse, anchors @ weight)
+    form = _Direct if _is_direct(weight) else _Gram
+    dots, norms = form.apply(x, weight, coarse, anchors)
     return dots, norms
 
 
 def fused_products(
-    levels: Sequence[Level], deep: Tensor, anchors: Tensor
+    levels: Sequence[Level],
+    deep: Tensor,
+    anchors: Tensor,
+    parents: Sequence[Tensor] | None = None,
 ) -> list[tuple[Tensor, Tensor]]:
     """(``P·u`` (B, n, h, w), ``‖u‖²`` (B, h, w)) of the fused map u as addends at several sizes.
 
     ``deep`` is (B, C', h', w') with h' dividing every h, and w' every w; ``anchors`` P are (n, Jd)
     for J levels, constants: no gradient reaches them. The sum of the addends, each upsampled to the
-    largest by nearest neighbour, is the result.
+    largest by nearest neighbour, is the result. ``parents``, if any, hold the column of ``deep``
+    (1, C', 1, N') over each column of each level.
     """
     parts = anchors.detach().split([len(level.bias) for level in levels], dim=1)
     weights = [
@@ -195,6 +260,8 @@ def fused_products(
     # as one product of matrices: torch's 1x1 convolution is several times slower at this size
     lowered = functional.linear(deep.movedim(1, -1), torch.cat(weights), torch.cat(offsets))
     coarse = lowered.movedim(-1, 1).split([len(offset) for offset in offsets], dim=1)
+    if parents is not None:
+        coarse = [low.index_select(3, above) for low, above in zip(coarse, parents, strict=True)]
     addends = [
         _term(level.shallow, level.weight, low, part)
         for level, low, part in zip(levels, coarse, parts, strict=True)

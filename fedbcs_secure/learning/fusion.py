@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedbcs_secure.learning._quadratic import Level, fused_products
+from fedbcs_secure.learning._quadratic import Level, fused_products, selected
 
 VIEWS = (0, 1)
 ENCODER, DECODER = VIEWS
 _ORDER = ((0, 1, 2), (2, 1, 0))
+_FEW_PIXELS = 0.5
 
 
 class Features(NamedTuple):
@@ -71,10 +72,11 @@ class Fusion(nn.Module):
         """``labels`` (B, H, W) resampled to the view's grid by nearest (top-left) neighbour."""
         return _subsample(labels, self.grid(features, view))
 
-    def _levels(self, features: Features, view: int) -> list[Level]:
+    def _levels(self, features: Features, view: int, subsampled: bool = True) -> list[Level]:
         """The levels of a view in fused order.
 
-        Encoder maps keep their own resolution, decoder maps are subsampled to the view's grid.
+        Encoder maps keep their own resolution, decoder maps are subsampled to the view's grid, or
+        do too unless ``subsampled``.
         """
         maps, convolutions = (
             (features.encoder, self.encoder)
@@ -84,7 +86,7 @@ class Fusion(nn.Module):
         grid = self.grid(features, view)
         levels = []
         for k in _ORDER[view]:
-            shallow = maps[k] if view == ENCODER else _subsample(maps[k], grid)
+            shallow = _subsample(maps[k], grid) if view == DECODER and subsampled else maps[k]
             weight: Tensor = convolutions[k].get_parameter("weight").flatten(1)
             bias: Tensor = convolutions[k].get_parameter("bias")
             split = shallow.shape[1]
@@ -119,6 +121,28 @@ class Fusion(nn.Module):
         if total is None:
             raise ValueError("a view has no level")
         return total[:, :-1], total[:, -1]
+
+    def products_at(
+        self, features: Features, view: int, anchors: Tensor, pixels: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """``anchors·f`` (n, N) and ``‖f‖²`` (N,) at the flat ``pixels`` (N) of (B, h, w).
+
+        As :meth:`products`, and cheaper where the pixels are few.
+        """
+        grid, deep = self.grid(features, view), self._deep(features, view)
+        if not 0 < len(pixels) <= _FEW_PIXELS * len(deep) * grid.numel():
+            dots, norms = self.products(features, view, anchors)
+            everywhere = torch.cat((dots, norms[:, None]), dim=1).transpose(0, 1).flatten(1)
+            scalars = everywhere.index_select(1, pixels)
+        else:
+            part = selected(self._levels(features, view, subsampled=False), deep, pixels, grid)
+            addends = fused_products(part.levels, part.deep, anchors, part.parents)
+            raised = [
+                torch.cat((dots[0, :, 0], norms[0])).index_select(1, columns)
+                for (dots, norms), columns in zip(addends, part.columns, strict=False)
+            ]
+            scalars = torch.stack(raised).sum(dim=0)
+        return scalars[:-1], scalars[-1]
 
     def class_sums(
         self, features: Features, view: int, labels: Tensor, classes: int

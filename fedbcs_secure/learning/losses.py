@@ -135,15 +135,8 @@ def _faithful_view(
     owner = place[on_grid]
     pixels = (owner >= 0).nonzero().flatten()
     owner = owner[pixels]
-    dots, norms = fusion.products(features, view, anchors)
-    terms = contrast(
-        dots.transpose(0, 1).flatten(1)[:, pixels],
-        norms.flatten()[pixels],
-        anchors,
-        members,
-        owner,
-        temperature,
-    )
+    dots, norms = fusion.products_at(features, view, anchors, pixels)
+    terms = contrast(dots, norms, anchors, members, owner, temperature)
     share = 1 / counts[chosen].to(anchors.dtype)
     return torch.dot(share[owner], terms[0] + terms[1]) / len(chosen)
 

@@ -117,6 +117,52 @@ def test_any_memory_layout_gives_the_same_result(width: int) -> None:
         torch.testing.assert_close(a.grad, b.grad)
 
 
+@pytest.mark.parametrize("width", [2, 4, 9])
+@pytest.mark.parametrize("share", [0.02, 0.2, 0.9])
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 2**31), _channels, _channels, _sizes)
+def test_products_at_pixels_equal_the_whole(
+    width: int,
+    share: float,
+    seed: int,
+    encoder: list[int],
+    decoder: list[int],
+    size: tuple[int, int],
+) -> None:
+    """Values and gradients, the same bits twice where only deterministic algorithms may run."""
+    features = _features(seed, encoder, decoder, size)
+    torch.manual_seed(seed)
+    fusion = Fusion(encoder, width, decoder).double()
+    anchors = torch.randn(3, 3 * width).double()
+    for view in VIEWS:
+        grid = fusion.grid(features, view)
+        pixels = (torch.rand(2 * grid.numel()) < share).nonzero().flatten()
+        inputs = [*(features.decoder if view else features.encoder)]
+        inputs += (fusion.decoder if view else fusion.encoder).parameters()
+        dots, norms = fusion.products(features, view, anchors)
+        whole = dots.transpose(0, 1).flatten(1)[:, pixels], norms.flatten()[pixels]
+        weights = torch.randn(3, len(pixels)).double(), torch.randn(len(pixels)).double()
+
+        def gradients(
+            found: tuple[Tensor, Tensor],
+            weights: tuple[Tensor, Tensor] = weights,
+            inputs: list[Tensor] = inputs,
+        ) -> list[Tensor]:
+            loss = (found[0] * weights[0]).sum() + (found[1] * weights[1]).sum()
+            return list(torch.autograd.grad(loss, inputs))
+
+        torch.use_deterministic_algorithms(True)
+        try:
+            runs = [fusion.products_at(features, view, anchors, pixels) for _ in range(2)]
+            results = [gradients(found) for found in runs]
+        finally:
+            torch.use_deterministic_algorithms(False)
+        torch.testing.assert_close(runs[0], whole, rtol=1e-9, atol=1e-10)
+        torch.testing.assert_close(results[0], gradients(whole), rtol=1e-8, atol=1e-9)
+        for a, b in zip([*runs[0], *results[0]], [*runs[1], *results[1]], strict=True):
+            assert torch.equal(a, b)
+
+
 def test_decoder_keeps_the_top_left_pixel_of_each_block() -> None:
     features = _features(0, [1] * 4, [1] * 4, (16, 16))
     fusion = Fusion([1] * 4, 1).double()
