@@ -8,7 +8,7 @@ import os
 
 __version__ = "0.1.0"
 
-# Here, because it must happen before PyTorch loads GNU OpenMP. Its idle threads otherwise spin for so
+# Here, because it must happen before PyTorch loads GNU OpenMP. Its idle threads otherwise spin so
 # long that training on a busy machine becomes tens of times slower (two other processes on two
 # cores: over 15 s a round instead of 2.3 s; on idle cores 1.0 s became 1.1 s).
 if "OMP_WAIT_POLICY" not in os.environ:
