@@ -38,7 +38,8 @@ class SiteRunner:
         """The reply to one frame of the combiner.
 
         Raises a :class:`fedbcs_protocols.errors.ProtocolError` for a frame that does not belong
-        here and now.
+        here and now, and the toolkit's own errors when training fails. Their texts are this site's
+        business: a channel between institutions must answer any of them with "declined" alone.
         """
         kind = decode(data, self._limits()).kind
         match kind:

@@ -71,11 +71,6 @@ class Masker:
         return f"Masker({len(self._streams)} keys redacted)"
 
 
-def mask_in_place(vector: Words, pairs: Sequence[PairMask], bits: int) -> None:
-    """Add every pair's mask to the whole (count,) uint32 ``vector`` modulo 2^bits."""
-    Masker(pairs, bits).apply(vector)
-
-
 def masked_blocks(vector: Words, pairs: Sequence[PairMask], bits: int) -> Iterator[Words]:
     """The masked vector in pieces for :func:`fedbcs_protocols.ring.pack_blocks`.
 

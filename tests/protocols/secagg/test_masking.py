@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fedbcs_protocols import ring
 from fedbcs_protocols.binding import Binding
 from fedbcs_protocols.errors import BadKey, LocalError
-from fedbcs_protocols.secagg.masking import PairMask, mask_in_place, masked_blocks, pair_mask
+from fedbcs_protocols.secagg.masking import Masker, PairMask, masked_blocks, pair_mask
 
 BINDING = Binding(bytes(32), 1, 0, 0, bytes(32))
 PRIVATE = [X25519PrivateKey.from_private_bytes(bytes([i]) * 32) for i in range(1, 6)]
@@ -31,7 +31,7 @@ def test_masks_cancel_in_the_sum_of_all(sites: int, bits: int, count: int, seed:
     expected = [sum(column) % (1 << bits) for column in vectors.T.tolist()]
     total = np.zeros(count, np.uint32)
     for me, vector in enumerate(vectors):
-        mask_in_place(vector, _masks(me, sites), bits)
+        Masker(_masks(me, sites), bits).apply(vector)
         assert int(vector.max()) < 1 << bits
         ring.add_in_place(total, vector, bits)
     assert total.tolist() == expected
@@ -41,7 +41,7 @@ def test_no_smaller_group_cancels() -> None:
     masked = []
     for me in range(4):
         vector = np.zeros(50, np.uint32)
-        mask_in_place(vector, _masks(me, 4), 20)
+        Masker(_masks(me, 4), 20).apply(vector)
         masked.append(vector)
     for size in (1, 2, 3):
         for group in combinations(masked, size):
@@ -63,7 +63,7 @@ def test_differing_states_do_not_cancel() -> None:
     total = np.zeros(50, np.uint32)
     for me in range(3):
         vector = np.zeros(50, np.uint32)
-        mask_in_place(vector, _masks(me, 3, other if me == 0 else BINDING), 20)
+        Masker(_masks(me, 3, other if me == 0 else BINDING), 20).apply(vector)
         ring.add_in_place(total, vector, 20)
     assert np.count_nonzero(total) > 40
 
@@ -73,7 +73,7 @@ def test_blocks_are_the_whole(count: int) -> None:
     vector = np.random.default_rng(0).integers(0, 1 << 18, count, dtype=np.uint32)
     kept = vector.copy()
     whole = vector.copy()
-    mask_in_place(whole, _masks(1, 4), 18)
+    Masker(_masks(1, 4), 18).apply(whole)
     pieces = [piece.copy() for piece in masked_blocks(vector, _masks(1, 4), 18)]
     assert np.array_equal(np.concatenate(pieces), whole)
     assert np.array_equal(vector, kept)
@@ -91,7 +91,7 @@ def test_a_masked_vector_looks_uniform(bits: int) -> None:
     for label, plain in (("zeros", 0), ("largest", (1 << bits) - 1)):
         key = hashlib.sha256(label.encode()).digest()
         vector = np.full(2**17, plain, np.uint32)
-        mask_in_place(vector, [PairMask(key, adds=plain == 0)], bits)
+        Masker([PairMask(key, adds=plain == 0)], bits).apply(vector)
         # The 1e-6 quantiles of chi-square with 255 degrees of freedom lie at 161.6 and 377.1.
         assert 161.6 < _chi_square(vector, bits) < 377.1
         low = np.bincount(vector & np.uint32(1), minlength=2)
