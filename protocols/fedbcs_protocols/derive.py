@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from enum import Enum, auto
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
@@ -25,6 +26,7 @@ STREAM_KEY_BYTES = 32
 
 _CHUNK_BYTES = 1 << 18
 _ZEROS = bytes(_CHUNK_BYTES)
+_GCM_STARTS_AT = 32
 
 
 def stream_key(
@@ -54,29 +56,70 @@ def stream_key(
     return hkdf.derive(shared_secret)
 
 
+def stream_scratch() -> bytearray:
+    """Room for one piece of a keystream."""
+    # update_into wants room for a whole cipher block more than it writes.
+    return bytearray(_CHUNK_BYTES + 16)
+
+
+class Engine(Enum):
+    """Two ways to the same keystream.
+
+    ``GCM`` reads it through AES-GCM, whose counter runs as CTR's does but starts at block 2; the
+    first two blocks come from CTR, and the tag is never taken. OpenSSL has wide vector code for
+    GCM and none for CTR: up to 2.5 times as fast on processors with VAES, up to 1.5 times slower
+    on those without.
+    """
+
+    CTR = auto()
+    GCM = auto()
+
+
+class _Chosen:
+    engine = Engine.CTR
+
+
+def use_engine(engine: Engine) -> None:
+    """Make all keystreams from now on by ``engine``. The bytes are the same, the speed is not."""
+    _Chosen.engine = engine
+
+
 class Keystream:
     """The AES-256-CTR keystream of a key (counter from zero), handed out in order.
 
     A key may serve one keystream only: two messages under one keystream reveal their difference.
     """
 
-    __slots__ = ("_context", "_scratch")
+    __slots__ = ("_context", "_head", "_scratch")
 
     def __init__(self, key: bytes) -> None:
         if len(key) != STREAM_KEY_BYTES:
             raise LocalError(f"a stream key is {STREAM_KEY_BYTES} bytes")
-        self._context: CipherContext = Cipher(
-            algorithms.AES256(key), modes.CTR(bytes(16))
-        ).encryptor()
-        # update_into wants room for a whole cipher block more than it writes.
-        self._scratch = bytearray(_CHUNK_BYTES + 16)
+        cipher = algorithms.AES256(key)
+        self._context: CipherContext = Cipher(cipher, modes.CTR(bytes(16))).encryptor()
+        self._head = b""
+        if _Chosen.engine is Engine.GCM:
+            self._head = self._context.update(bytes(_GCM_STARTS_AT))
+            self._context = Cipher(cipher, modes.GCM(bytes(12))).encryptor()
+        self._scratch: bytearray | None = None
 
     def next(self, size: int) -> memoryview:
         """The next ``size`` <= 2^18 bytes; valid until the next call."""
+        if self._scratch is None:
+            self._scratch = stream_scratch()
+        return self.next_into(self._scratch, size)
+
+    def next_into(self, scratch: bytearray, size: int) -> memoryview:
+        """As :meth:`next`, in a :func:`stream_scratch` that many streams may share in turn."""
         if not 0 <= size <= _CHUNK_BYTES:
             raise LocalError(f"a keystream is read in pieces of at most {_CHUNK_BYTES} bytes")
-        self._context.update_into(memoryview(_ZEROS)[:size], self._scratch)
-        return memoryview(self._scratch)[:size]
+        out = memoryview(scratch)
+        done = min(len(self._head), size)
+        if done:
+            out[:done] = self._head[:done]
+            self._head = self._head[done:]
+        self._context.update_into(memoryview(_ZEROS)[: size - done], out[done:])
+        return out[:size]
 
     def __repr__(self) -> str:
         return "Keystream(key redacted)"

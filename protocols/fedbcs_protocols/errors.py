@@ -15,13 +15,21 @@ class LocalError(ProtocolError):
     """This side misused the protocol: wrong argument, wrong order of calls, second use."""
 
 
+class Refused(ProtocolError):
+    """This side's own policy or memory forbids to go on. The text is for this side only."""
+
+
+class TooFewSites(ProtocolError):
+    """Fewer sites than the threshold are left, so the attempt ends without a sum."""
+
+
 class PeerError(ProtocolError):
     """A peer sent something that the protocol does not allow.
 
     ``sender`` is the name that the frame claims. That they made the frame is proven only where the
     signature was checked first (not for :class:`MalformedFrame`, :class:`UnknownSender`,
-    :class:`BadSignature`, nor an :class:`UnexpectedFrame` of an unwelcome kind); who delivered it,
-    or kept it and delivered it again, is never proven.
+    :class:`BadSignature`, nor an :class:`UnexpectedFrame` of an unwelcome kind or after the end);
+    who delivered it, or kept it and delivered it again, is never proven.
     """
 
     def __init__(self, sender: str, what: str) -> None:
@@ -58,12 +66,28 @@ class UnexpectedFrame(PeerError):
 
 
 class BadKey(PeerError):
-    """A mask key that is of low order, used by two sites, or not the one that was announced."""
+    """A key that is of low order or stands in the list twice."""
 
 
 class BadKeyList(PeerError):
-    """The list of keys leaves a site out, repeats one, or is not in the order of the roster."""
+    """The list of keys is too short, out of order, or holds a frame that does not belong in it."""
+
+
+class BadSiteList(PeerError):
+    """A set of sites that is too small, leaves this site out, or holds one that cannot be in it."""
+
+
+class BadShare(PeerError):
+    """A share that does not open, or shares that do not give what their owner committed to."""
+
+
+class Inconsistent(PeerError):
+    """Sites did not see the same: a signature, a digest or a set is not the one seen here."""
 
 
 class SumOutOfRange(PeerError):
     """A sum holds a value that no sum of honest contributions can have."""
+
+
+class InconsistentShares(ProtocolError):
+    """A share is no share, or the shares put together are those of no secret."""

@@ -1,4 +1,4 @@
-"""What the frames of a protected sum carry: one value a kind, one canonical body each.
+"""The vectors that frames of a sum carry: one canonical body each.
 
 ``decode`` is told who sent the body and what size it must have; it raises
 :class:`MalformedFrame` naming the sender for everything that ``encode`` does not write.
@@ -11,91 +11,15 @@ from dataclasses import dataclass
 
 from fedbcs_protocols.errors import LocalError, MalformedFrame
 from fedbcs_protocols.ring import Buffer, check_packed, packed_bytes
-from fedbcs_protocols.wire import MAX_OVERHEAD_BYTES
 
-PUBLIC_KEY_BYTES = 32
 MAX_SITES = 1024
 
-_FIELD_PRIME = 2**255 - 19
-
-_COUNT = struct.Struct(">H")
-_LENGTH = struct.Struct(">I")
 _VECTOR = struct.Struct(">IHH")
 
 
 @dataclass(frozen=True)
-class Advertise:
-    """A site's fresh X25519 public key for its masks, 32 bytes."""
-
-    mask_public_key: bytes
-
-    def __post_init__(self) -> None:
-        if len(self.mask_public_key) != PUBLIC_KEY_BYTES:
-            raise LocalError(f"a mask key is {PUBLIC_KEY_BYTES} bytes")
-
-    def encode(self) -> bytes:
-        return self.mask_public_key
-
-    @classmethod
-    def decode(cls, body: Buffer, *, sender: str) -> Advertise:
-        if len(body) != PUBLIC_KEY_BYTES:
-            raise MalformedFrame(sender, f"a mask key of {len(body)} bytes, not {PUBLIC_KEY_BYTES}")
-        # SA-1.4: else one key has several spellings, and SA-2.4 compares spellings.
-        if int.from_bytes(body, "little") >= _FIELD_PRIME:
-            raise MalformedFrame(sender, "a mask key that is not in canonical form")
-        return cls(bytes(body))
-
-
-@dataclass(frozen=True)
-class KeyList:
-    """Every site's own signed *advertise* frame, in the order of the roster.
-
-    The combiner passes the frames on as they came, so it cannot put another key in a site's name.
-    """
-
-    frames: tuple[bytes, ...]
-
-    def __post_init__(self) -> None:
-        if not 1 <= len(self.frames) <= MAX_SITES:
-            raise LocalError(f"a key list holds 1 to {MAX_SITES} frames")
-        if any(len(frame) > _LONGEST_ADVERTISE for frame in self.frames):
-            raise LocalError("a frame in the key list is longer than an advertise frame can be")
-
-    def encode(self) -> bytes:
-        parts = [_COUNT.pack(len(self.frames))]
-        for frame in self.frames:
-            parts += [_LENGTH.pack(len(frame)), frame]
-        return b"".join(parts)
-
-    @staticmethod
-    def limit(sites: int) -> int:
-        """The longest body for so many sites, in bytes."""
-        return _COUNT.size + sites * (_LENGTH.size + _LONGEST_ADVERTISE)
-
-    @classmethod
-    def decode(cls, body: Buffer, *, sender: str, sites: int) -> KeyList:
-        view = memoryview(body)
-        if len(view) < _COUNT.size or _COUNT.unpack_from(view)[0] != sites:
-            raise MalformedFrame(sender, f"the key list does not hold {sites} frames")
-        frames = []
-        position = _COUNT.size
-        for _ in range(sites):
-            if position + _LENGTH.size > len(view):
-                raise MalformedFrame(sender, "the key list ends early")
-            (length,) = _LENGTH.unpack_from(view, position)
-            position += _LENGTH.size
-            if length > _LONGEST_ADVERTISE or position + length > len(view):
-                raise MalformedFrame(sender, "a frame in the key list has an impossible length")
-            frames.append(bytes(view[position : position + length]))
-            position += length
-        if position != len(view):
-            raise MalformedFrame(sender, "bytes after the end of the key list")
-        return cls(tuple(frames))
-
-
-@dataclass(frozen=True)
 class VectorShape:
-    """What both sides must agree on about a vector: values, bits a value, sites in the sum."""
+    """What both sides must agree on about a vector: values, bits a value, sites in the roster."""
 
     count: int
     bits: int
@@ -150,12 +74,9 @@ class MaskedInput(_PackedVector):
 
 
 class SumBroadcast(_PackedVector):
-    """The sum over all sites, packed."""
+    """The sum over all sites that stayed, packed."""
 
     @classmethod
     def decode(cls, body: Buffer, *, sender: str, shape: VectorShape) -> SumBroadcast:
         """Its ``packed`` is a view of ``body``."""
         return cls(shape, _packed_of(body, sender, shape))
-
-
-_LONGEST_ADVERTISE = MAX_OVERHEAD_BYTES + PUBLIC_KEY_BYTES

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from types import MappingProxyType
 
@@ -55,6 +55,12 @@ class Kind(IntEnum):
     ACCEPTED = 8
     PLAIN_INPUT = 9
     PLAIN_PROTOTYPES = 10
+    SHARES = 11
+    DELIVERY = 12
+    SURVIVORS = 13
+    CONSISTENCY = 14
+    CERTIFICATE = 15
+    UNMASK = 16
 
 
 Limits = Mapping[Kind, int]
@@ -73,7 +79,7 @@ class Frame:
     binding: Binding
     sender: str
     sequence: int
-    body: Buffer
+    body: Buffer = field(repr=False)
     signature: bytes = UNSIGNED
 
     def __post_init__(self) -> None:
@@ -170,9 +176,9 @@ def open_frame(
     # WI-2.1
     roster[frame.sender].verify(frame.signature, frame.signed_message(), signer=frame.sender)
     # WI-2.3: study, round, attempt, phase and state are this session's.
-    for field in ("study_digest", "round", "attempt", "phase", "state_digest"):
-        if getattr(frame.binding, field) != getattr(expect, field):
-            raise WrongBinding(frame.sender, field.replace("_", " "))
+    for name in ("study_digest", "round", "attempt", "phase", "state_digest"):
+        if getattr(frame.binding, name) != getattr(expect, name):
+            raise WrongBinding(frame.sender, name.replace("_", " "))
     return frame
 
 

@@ -1,37 +1,55 @@
 """The known answers, against the package and against a second implementation.
 
-The second implementation (the functions up to the first test) follows the pages in
-``protocols/specs`` with Python integers and shares no code with the package; AES, X25519 and
-Ed25519 come from ``cryptography``.
+The second implementation (``protocols/vectors/second_implementation.py``) follows the pages in
+``protocols/specs`` with Python integers and shares no code with the package; AES,
+ChaCha20-Poly1305, X25519 and Ed25519 come from ``cryptography``.
 """
 
 from __future__ import annotations
 
 import hashlib
-import hmac
-import importlib.util
+import importlib
 import json
 import math
 import struct
+import sys
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from fedbcs_protocols import codec, derive, errors, ring
-from fedbcs_protocols.binding import Binding, encode_fields
+from fedbcs_protocols.binding import COMBINER, Binding, encode_fields
 from fedbcs_protocols.identity import Identity, PublicIdentity
-from fedbcs_protocols.secagg import CombinerSession, SiteSession
-from fedbcs_protocols.wire import Kind, open_frame
+from fedbcs_protocols.messages import MaskedInput, SumBroadcast, VectorShape
+from fedbcs_protocols.secagg import (
+    CombinerSession,
+    Guard,
+    MemoryMarks,
+    NoJournal,
+    Setting,
+    SiteSession,
+    Terms,
+    open_sum,
+)
+from fedbcs_protocols.secagg.ephemeral import Ephemeral
+from fedbcs_protocols.secagg.graph import Neighbourhood
+from fedbcs_protocols.secagg.keytable import KeyTable
+from fedbcs_protocols.secagg.messages import Advertise, Certificate, Delivery, KeyList, cut
+from fedbcs_protocols.secagg.shamir import _split_with, combine
+from fedbcs_protocols.sitesets import decode_set, encode_set
+from fedbcs_protocols.wire import Frame, Kind, open_frame
 
 VECTORS = Path(__file__).parents[2] / "protocols" / "vectors"
-FILES = ("derive.json", "ring.json", "codec.json", "secagg.json", "frames.json")
+FILES = ("derive.json", "ring.json", "codec.json", "shamir.json", "secagg.json", "frames.json")
+sys.path.insert(0, str(VECTORS))
+second: Any = importlib.import_module("second_implementation")
+generate: Any = importlib.import_module("generate")
+sys.path.remove(str(VECTORS))
 
 
 def load(name: str) -> Any:
@@ -42,103 +60,6 @@ def fixed_words(label: str, count: int, bits: int) -> list[int]:
     key = hashlib.sha256(b"fedbcs-secure test vector " + label.encode()).digest()
     digests = (hashlib.sha256(key + i.to_bytes(4, "big")).digest() for i in range(count))
     return [int.from_bytes(digest[:4], "big") % 2**bits for digest in digests]
-
-
-def own_fields(fields: list[Any]) -> bytes:
-    out = b""
-    for field in fields:
-        if isinstance(field, str):
-            letter, content = b"s", field.encode("utf-8")
-        elif isinstance(field, bytes):
-            letter, content = b"b", field
-        else:
-            letter, content = b"i", struct.pack(">Q", field)
-        out += letter + struct.pack(">I", len(content)) + content
-    return out
-
-
-def own_hkdf(secret: bytes, salt: bytes, info: bytes) -> bytes:
-    """RFC 5869 with SHA-256; 32 bytes are one block."""
-    extracted = hmac.new(salt, secret, hashlib.sha256).digest()
-    return hmac.new(extracted, info + b"\x01", hashlib.sha256).digest()
-
-
-def own_keystream(key: bytes, size: int) -> bytes:
-    """Counter mode written out: the encryptions of 0, 1, 2, ..."""
-    encryptor = Cipher(algorithms.AES256(key), modes.ECB()).encryptor()  # noqa: S305  (CTR by hand)
-    counters = b"".join(i.to_bytes(16, "big") for i in range(-(-size // 16)))
-    return encryptor.update(counters)[:size]
-
-
-def own_stream_key(
-    secret: bytes, label: str, binding: dict[str, Any], names: list[str], keys: list[bytes]
-) -> bytes:
-    fields = [label, 1, binding["round"], binding["attempt"], binding["phase"]]
-    fields += [bytes.fromhex(binding["state_digest"]), *names, *keys]
-    return own_hkdf(secret, bytes.fromhex(binding["study_digest"]), own_fields(fields))
-
-
-def own_pack(values: list[int], bits: int) -> bytes:
-    words: list[int] = []
-    for start in range(0, len(values), 32 * 8192):
-        block = values[start : start + 32 * 8192]
-        columns = -(-len(block) // 32)
-        block = block + [0] * (32 * columns - len(block))
-        numbers = [
-            sum(block[row * columns + c] << (row * bits) for row in range(32))
-            for c in range(columns)
-        ]
-        words += [(number >> (32 * w)) % 2**32 for w in range(bits) for number in numbers]
-    return struct.pack(f"<{len(words)}I", *words)
-
-
-def own_binding(binding: dict[str, Any]) -> bytes:
-    return (
-        bytes.fromhex(binding["study_digest"])
-        + struct.pack(">IHB", binding["round"], binding["attempt"], binding["phase"])
-        + bytes.fromhex(binding["state_digest"])
-    )
-
-
-def own_frame(
-    secret: str, kind: int, binding: dict[str, Any], sender: str, sequence: int, body: bytes
-) -> bytes:
-    head = b"FBCS" + bytes([1, kind]) + own_binding(binding)
-    head += struct.pack(">IBI", sequence, len(sender), len(body)) + sender.encode()
-    message = b"fedbcs-secure frame v1\0" + head + hashlib.sha256(body).digest()
-    key = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(secret))
-    return head + body + key.sign(message)
-
-
-def own_open(data: bytes, binding: dict[str, Any], roster: dict[str, str]) -> str:
-    """The outcome for a reader who takes kind 1, at most 32 bytes of body."""
-    if len(data) < 6 + 71 + 9 + 1 + 64 or data[:5] != b"FBCS\x01":
-        return "MalformedFrame"
-    _sequence, name_length, body_length = struct.unpack(">IBI", data[77:86])
-    body_at = 86 + name_length
-    name = data[86:body_at].decode("latin-1")
-    proper = name == "@combiner" or (
-        0 < len(name) <= 32
-        and name[0].isalnum()
-        and all(c.isalnum() or c in "_.-" for c in name)
-        and name.isascii()
-    )
-    if len(data) != body_at + body_length + 64 or not proper or data[5] not in (1, 2, 3, 4):
-        return "MalformedFrame"
-    if data[5] != 1:
-        return "UnexpectedFrame"
-    if body_length > 32:
-        return "MalformedFrame"
-    if name not in roster:
-        return "UnknownSender"
-    body, signature = data[body_at:-64], data[-64:]
-    message = b"fedbcs-secure frame v1\0" + data[:body_at] + hashlib.sha256(body).digest()
-    key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(roster[name]))
-    try:
-        key.verify(signature, message)
-    except InvalidSignature:
-        return "BadSignature"
-    return "ok" if data[6:77] == own_binding(binding) else "WrongBinding"
 
 
 def as_binding(fields: dict[str, Any]) -> Binding:
@@ -152,11 +73,6 @@ def as_binding(fields: dict[str, Any]) -> Binding:
 
 
 def test_the_generator_writes_these_files() -> None:
-    spec = importlib.util.spec_from_file_location("generate_vectors", VECTORS / "generate.py")
-    assert spec is not None
-    assert spec.loader is not None
-    generate = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(generate)
     assert tuple(sorted(generate.FILES)) == tuple(sorted(FILES))
     assert sorted(path.name for path in VECTORS.glob("*.json")) == sorted(FILES)
     for name in FILES:
@@ -166,12 +82,12 @@ def test_the_generator_writes_these_files() -> None:
 def test_derivations() -> None:
     vectors = load("derive.json")
     for case in vectors["encode_fields"]:
-        assert own_fields(case["fields"]).hex() == case["encoded"]
+        assert second.fields(case["fields"]).hex() == case["encoded"]
         assert encode_fields(*case["fields"]).hex() == case["encoded"]
     for case in vectors["public_stream"]:
         seed, labels = case["seed"], case["labels"]
         fields = ["fedbcs-secure public stream", 1, seed, *labels]
-        stream = own_keystream(hashlib.sha256(own_fields(fields)).digest(), 20)
+        stream = second.keystream(hashlib.sha256(second.fields(fields)).digest(), 20)
         assert list(struct.unpack("<5I", stream)) == case["words32"]
         assert list(struct.unpack("<5H", stream[:10])) == case["words16"]
         assert derive.public_words(seed, *labels, count=5).tolist() == case["words32"]
@@ -182,7 +98,7 @@ def test_derivations() -> None:
         list(map(bytes.fromhex, given["public_keys"])),
     )
     for case in given["cases"]:
-        own = own_stream_key(secret, given["label"], case["binding"], given["names"], keys)
+        own = second.stream_key(secret, given["label"], case["binding"], given["names"], keys)
         assert own.hex() == case["key"]
         names = (given["names"][0], given["names"][1])
         binding = as_binding(case["binding"])
@@ -199,7 +115,7 @@ def test_packings() -> None:
     for case in vectors["good"]:
         bits, count = case["bits"], case["count"]
         values = fixed_words(case["label"], count, bits)
-        packed = own_pack(values, bits)
+        packed = second.pack(values, bits)
         assert hashlib.sha256(packed).hexdigest() == case["sha256"]
         assert case.get("packed", packed.hex()) == packed.hex()
         assert ring.pack(np.array(values, np.uint32), bits) == packed
@@ -253,100 +169,444 @@ def test_quantisations() -> None:
     assert out64.tolist() == expected
 
 
-def test_a_whole_sum_by_the_second_implementation() -> None:
-    vectors = load("secagg.json")
-    bits, count, binding, sites = (vectors[k] for k in ("bits", "count", "binding", "sites"))
-    secrets = [X25519PrivateKey.from_private_bytes(bytes.fromhex(s["mask_secret"])) for s in sites]
-    keys = [secret.public_key().public_bytes_raw() for secret in secrets]
-    listed = struct.pack(">H", len(sites))
-    for me, site in enumerate(sites):
-        frame = own_frame(site["identity_secret"], 1, binding, site["name"], 0, keys[me])
-        assert frame.hex() == site["advertise"]
-        listed += struct.pack(">I", len(frame)) + frame
-    boss = vectors["combiner_secret"]
-    assert own_frame(boss, 2, binding, "@combiner", 0, listed).hex() == vectors["key_list"]
-    head = struct.pack(">IHH", count, bits, len(sites))
-    for me, site in enumerate(sites):
-        masked = list(site["vector"])
-        for peer in range(len(sites)):
-            if peer == me:
-                continue
-            secret = secrets[me].exchange(X25519PublicKey.from_public_bytes(keys[peer]))
-            low, high = min(me, peer), max(me, peer)
-            names = [sites[low]["name"], sites[high]["name"]]
-            key = own_stream_key(
-                secret, "secagg pairwise mask", binding, names, [keys[low], keys[high]]
+# Shamir's scheme ----------------------------------------------------------------------------------
+
+SHAMIR = load("shamir.json")
+
+
+def test_splits() -> None:
+    for case in SHAMIR["split"]:
+        secret, holders = bytes.fromhex(case["secret"]), case["holders"]
+        coefficients = [int(a, 16) for a in case["coefficients"]]
+        shares = [bytes.fromhex(share) for share in case["shares"]]
+        assert second.split(secret, coefficients, holders) == shares
+        assert list(_split_with(secret, coefficients, holders)) == shares
+        threshold = len(coefficients) + 1
+        held = dict(zip(holders, shares, strict=True))
+        # The last ones, in falling order: any t shares give the whole polynomial.
+        some = {x: held[x] for x in holders[: -threshold - 1 : -1]}
+        numbers = {x: int.from_bytes(share, "big") for x, share in some.items()}
+        assert second.polynomial_through(numbers) == [int.from_bytes(secret, "big"), *coefficients]
+        assert combine(some, threshold) == combine(held, threshold) == secret
+
+
+@pytest.mark.parametrize("case", SHAMIR["combine"], ids=lambda case: case["what"])
+def test_combinations(case: dict[str, Any]) -> None:
+    shares = {int(x): bytes.fromhex(share) for x, share in case["shares"].items()}
+    expected = (case["expect"], bytes.fromhex(case.get("secret", "")))
+    assert second.combine(shares, case["threshold"]) == expected
+    outcome = "ok", b""
+    try:
+        outcome = "ok", combine(shares, case["threshold"])
+    except errors.ProtocolError as error:
+        outcome = type(error).__name__, b""
+    assert outcome == expected
+
+
+@pytest.mark.parametrize("case", SHAMIR["split_bad"], ids=lambda case: case["what"])
+def test_bad_splits(case: dict[str, Any]) -> None:
+    with pytest.raises(errors.ProtocolError) as caught:
+        _split_with(
+            bytes.fromhex(case["secret"]),
+            [int(a, 16) for a in case["coefficients"]],
+            case["holders"],
+        )
+    assert type(caught.value).__name__ == case["expect"]
+
+
+# Whole sums --------------------------------------------------------------------------------------
+
+SUMS = load("secagg.json")
+NAMES = list(SUMS["identity_secrets"])
+N, THRESHOLD = SUMS["terms"]["sites"], SUMS["terms"]["threshold"]
+BITS, COUNT = SUMS["bits"], SUMS["count"]
+STAGES = ("advertise", "shares", "masked_input", "consistency", "unmask")
+RUNS = pytest.mark.parametrize("run", SUMS["runs"], ids=lambda run: run["what"])
+
+
+def unhex(site: Mapping[str, Any], key: str) -> bytes:
+    return bytes.fromhex(site[key])
+
+
+class Told:
+    """What a run's file says, and who sent a frame in each stage."""
+
+    def __init__(self, run: dict[str, Any]) -> None:
+        self.run, self.binding, self.sites = run, run["binding"], run["sites"]
+        assert [site["name"] for site in self.sites] == NAMES
+        self.sent = {
+            stage: [p for p, site in enumerate(self.sites) if stage in site["frames"]]
+            for stage in STAGES
+        }
+
+    def frame(self, place: int, stage: str) -> bytes:
+        return bytes.fromhex(self.sites[place]["frames"][stage])
+
+    def from_site(self, place: int, kind: int, sequence: int, body: bytes) -> bytes:
+        name = NAMES[place]
+        secret = SUMS["identity_secrets"][name]
+        framed: bytes = second.frame(secret, kind, self.binding, name, sequence, body)
+        return framed
+
+    def from_combiner(self, kind: int, sequence: int, body: bytes) -> str:
+        secret = SUMS["combiner_secret"]
+        framed: bytes = second.frame(secret, kind, self.binding, "@combiner", sequence, body)
+        return framed.hex()
+
+    def held(self, owner: int, holder: int) -> tuple[bytes, bytes]:
+        """The holder's shares of the owner's mask key and of its seed."""
+        site = self.sites[owner]
+        (mask,), (seed,) = (
+            second.split(
+                unhex(site, secret), [int(a, 16) for a in site[coefficients]], [holder + 1]
             )
-            words = struct.unpack(f"<{count}I", own_keystream(key, 4 * count))
-            sign = 1 if me == low else -1
-            masked = [(x + sign * w) % 2**bits for x, w in zip(masked, words, strict=True)]
-        body = head + own_pack(masked, bits)
-        frame = own_frame(site["identity_secret"], 3, binding, site["name"], 1, body)
-        assert frame.hex() == site["masked_input"]
-    columns = zip(*(site["vector"] for site in sites), strict=True)
-    assert vectors["sum"] == [sum(column) for column in columns]
-    body = head + own_pack(vectors["sum"], bits)
-    assert own_frame(boss, 4, binding, "@combiner", 1, body).hex() == vectors["sum_frame"]
+            for secret, coefficients in (
+                ("mask_secret", "mask_coefficients"),
+                ("seed", "seed_coefficients"),
+            )
+        )
+        return mask, seed
+
+    def pair_key(self, one: int, other: int, secret: bytes) -> bytes:
+        """The key of the mask between two, from the mask secret of ``one``."""
+        agreed = second.shared(secret, unhex(self.sites[other], "mask_key"))
+        both = sorted((one, other))
+        names, keys = (
+            [NAMES[p] for p in both],
+            [unhex(self.sites[p], "mask_key") for p in both],
+        )
+        key: bytes = second.stream_key(agreed, "secagg pairwise mask", self.binding, names, keys)
+        return key
+
+    def self_key(self, place: int, seed: bytes) -> bytes:
+        names, key = [NAMES[place]] * 2, unhex(self.sites[place], "mask_key")
+        out: bytes = second.stream_key(seed, "secagg self mask", self.binding, names, [key, key])
+        return out
 
 
-def test_a_whole_sum_by_the_package() -> None:
-    vectors = load("secagg.json")
-    binding = as_binding(vectors["binding"])
-    boss = Identity.from_secret_bytes(bytes.fromhex(vectors["combiner_secret"]))
-    identities = {
-        site["name"]: Identity.from_secret_bytes(bytes.fromhex(site["identity_secret"]))
-        for site in vectors["sites"]
+@RUNS
+def test_keys_and_shares_by_the_second_implementation(run: dict[str, Any]) -> None:
+    told = Told(run)
+    listed = [b""] * N
+    for place in told.sent["advertise"]:
+        site = told.sites[place]
+        keys = [second.public_half(unhex(site, f"{what}_secret")) for what in ("mask", "share")]
+        assert [key.hex() for key in keys] == [site["mask_key"], site["share_key"]]
+        shown = second.commitment(unhex(site, "seed"), told.binding, NAMES[place])
+        assert shown.hex() == site["commitment"]
+        listed[place] = told.from_site(place, 1, 0, b"".join((*keys, shown)))
+        assert listed[place] == told.frame(place, "advertise")
+    body = second.key_list(listed)
+    digest = second.key_list_digest(body)
+    assert told.from_combiner(2, 0, body) == run["key_list"]
+    assert digest.hex() == run["key_list_digest"]
+
+    listed_keys = {(given["from"], given["to"]): given for given in run["share_keys"]}
+    ciphertexts: dict[tuple[int, int], bytes] = {}
+    for owner in told.sent["shares"]:
+        for holder in told.sent["advertise"]:
+            if holder == owner:
+                continue
+            names = NAMES[owner], NAMES[holder]
+            keys = [unhex(told.sites[p], "share_key") for p in (owner, holder)]
+            agreed = second.shared(unhex(told.sites[owner], "share_secret"), keys[1])
+            # The receiver comes to the same secret.
+            assert agreed == second.shared(unhex(told.sites[holder], "share_secret"), keys[0])
+            key = second.stream_key(agreed, "secagg share", told.binding, names, keys)
+            plain = b"".join(told.held(owner, holder))
+            associated, closed = second.share_message(key, plain, told.binding, names, digest)
+            given = listed_keys.pop(names)
+            assert [key.hex(), plain.hex()] == [given["key"], given["plain"]]
+            assert [associated.hex(), closed.hex()] == [given["associated"], given["sealed"]]
+            ciphertexts[owner, holder] = closed
+        sent = b"".join(ciphertexts[owner, p] for p in told.sent["advertise"] if p != owner)
+        assert told.from_site(owner, 11, 1, sent) == told.frame(owner, "shares")
+    assert not listed_keys
+    sharers = told.sent["shares"]
+    assert run["deliveries"] == {
+        NAMES[holder]: told.from_combiner(
+            12,
+            1,
+            second.site_set(sharers, N)
+            + b"".join(ciphertexts[owner, holder] for owner in sharers if owner != holder),
+        )
+        for holder in sharers
     }
-    roster = {name: identity.public for name, identity in identities.items()}
-    combiner = CombinerSession(
-        identity=boss,
-        roster=roster,
-        binding=binding,
-        bits=vectors["bits"],
-        count=vectors["count"],
+
+
+@RUNS
+def test_masks_and_signatures_by_the_second_implementation(run: dict[str, Any]) -> None:
+    told = Told(run)
+    sharers, survivors = told.sent["shares"], told.sent["masked_input"]
+    pairs = {tuple(given["names"]): given["key"] for given in run["pair_keys"]}
+    for place in sharers:
+        site = told.sites[place]
+        masks = [(told.self_key(place, unhex(site, "seed")), 1)]
+        assert masks[0][0].hex() == site["self_mask_key"]
+        for peer in sharers:
+            if peer != place:
+                key = told.pair_key(place, peer, unhex(site, "mask_secret"))
+                names = NAMES[min(place, peer)], NAMES[max(place, peer)]
+                assert key.hex() == pairs[names]
+                masks.append((key, 1 if place < peer else -1))
+        if place in survivors:
+            packed = second.pack(second.masked(site["vector"], masks, BITS), BITS)
+            body = struct.pack(">IHH", COUNT, BITS, N) + packed
+            assert told.from_site(place, 3, 2, body) == told.frame(place, "masked_input")
+    assert len(pairs) == len(sharers) * (len(sharers) - 1) / 2
+
+    sets = [second.site_set(places, N) for places in (sharers, survivors, told.sent["consistency"])]
+    assert told.from_combiner(13, 2, sets[1]) == run["survivors"]
+    digest = bytes.fromhex(run["key_list_digest"])
+    seen = second.transcript(told.binding, digest, sharers, survivors, N)
+    assert seen.hex() == run["transcript"]
+    signatures = b""
+    for place in told.sent["consistency"]:
+        frame = told.from_site(place, 14, 3, seen)
+        assert frame == told.frame(place, "consistency")
+        signatures += frame[-64:]
+    certificate = b"".join((digest, *sets, signatures))
+    assert told.from_combiner(15, 3, certificate) == run["certificate"]
+    packed = struct.pack(">IHH", COUNT, BITS, N) + second.pack(run["sum"], BITS)
+    assert told.from_combiner(4, 4, certificate + packed) == run["sum_frame"]
+    assert run["sum"] == [
+        sum(column) for column in zip(*(told.sites[p]["vector"] for p in survivors), strict=True)
+    ]
+
+
+@RUNS
+def test_masks_come_off_by_the_second_implementation(run: dict[str, Any]) -> None:
+    """From the frames of *masked input* and *unmask* alone, without any site's secrets."""
+    told = Told(run)
+    sharers, survivors = told.sent["shares"], told.sent["masked_input"]
+    answers: dict[int, dict[int, bytes]] = {owner: {} for owner in sharers}
+    for holder in told.sent["unmask"]:
+        body = second.body_of(told.frame(holder, "unmask"))
+        assert len(body) == 33 * len(sharers)
+        for index, owner in enumerate(sharers):
+            share = body[33 * index : 33 * index + 33]
+            assert share == told.held(owner, holder)[owner in survivors]
+            answers[owner][holder + 1] = share
+    total = [0] * COUNT
+    for place in survivors:
+        values = second.unpack(second.body_of(told.frame(place, "masked_input"))[8:], COUNT, BITS)
+        total = [(a + b) % 2**BITS for a, b in zip(total, values, strict=True)]
+    recovered = []
+    for owner in sharers:
+        outcome, secret = second.combine(answers[owner], THRESHOLD)
+        assert outcome == "ok"
+        stays = owner in survivors
+        kind = "seed" if stays else "mask key"
+        recovered.append({"of": NAMES[owner], "secret": kind, "value": secret.hex()})
+        if stays:
+            off = [(told.self_key(owner, secret), -1)]
+        else:
+            # What it would have added to, or taken from, the vectors of those that stayed.
+            off = [
+                (told.pair_key(owner, peer, secret), 1 if owner < peer else -1)
+                for peer in survivors
+            ]
+        total = second.masked(total, off, BITS)
+    assert recovered == run["recovered"]
+    assert total == run["sum"]
+
+
+@RUNS
+def test_a_whole_sum_by_the_package(run: dict[str, Any]) -> None:
+    """The sessions write these frames, and read them; only polynomials are the session's own."""
+    told = Told(run)
+    boss = Identity.from_secret_bytes(bytes.fromhex(SUMS["combiner_secret"]))
+    identities = {
+        name: Identity.from_secret_bytes(bytes.fromhex(secret))
+        for name, secret in SUMS["identity_secrets"].items()
+    }
+    setting = Setting(
+        {name: identity.public for name, identity in identities.items()},
+        boss.public,
+        as_binding(run["binding"]),
+        Terms(**SUMS["terms"]),
+        BITS,
+        COUNT,
     )
-    sessions = {}
-    for site in vectors["sites"]:
-        session = SiteSession._with_ephemeral(
-            X25519PrivateKey.from_private_bytes(bytes.fromhex(site["mask_secret"])),
+    verified = frozenset(identity.public.fingerprint for identity in identities.values())
+    combiner = CombinerSession(setting, identity=boss, journal=NoJournal())
+    sessions = []
+    for site in told.sites:
+        session = SiteSession(
+            setting,
             identity=identities[site["name"]],
             name=site["name"],
-            roster=roster,
-            combiner=boss.public,
-            binding=binding,
-            bits=vectors["bits"],
-            count=vectors["count"],
+            guard=Guard(verified),
+            marks=MemoryMarks(),
         )
-        assert session.advertise().hex() == site["advertise"]
-        combiner.receive_advertise(bytes.fromhex(site["advertise"]))
-        sessions[site["name"]] = session
-    assert combiner.key_list().hex() == vectors["key_list"]
-    for site in vectors["sites"]:
-        frame = sessions[site["name"]].masked_input(
-            bytes.fromhex(vectors["key_list"]), np.array(site["vector"], np.uint32)
-        )
-        assert frame.hex() == site["masked_input"]
-        combiner.receive_masked(frame)
-    assert combiner.sum().tolist() == vectors["sum"]
-    assert combiner.sum_frame().hex() == vectors["sum_frame"]
+        private = [
+            X25519PrivateKey.from_private_bytes(unhex(site, f"{what}_secret"))
+            for what in ("mask", "share")
+        ]
+        session._seed_for_tests(Ephemeral(*private, unhex(site, "seed")))
+        sessions.append(session)
 
+    def stage(name: str, expected: Mapping[str, str]) -> Mapping[str, bytes]:
+        """Let the combiner take a stage's frames, and hold what it asks then against the file."""
+        for place in told.sent[name]:
+            combiner.receive(told.frame(place, name))
+        combiner.close()
+        assert {to: frame.hex() for to, frame in combiner.requests.items()} == expected
+        return combiner.requests
+
+    def to_senders(name: str, frame: str) -> dict[str, str]:
+        return {NAMES[place]: run[frame] for place in told.sent[name]}
+
+    for place in told.sent["advertise"]:
+        assert sessions[place].advertise() == told.frame(place, "advertise")
+    requests = stage("advertise", to_senders("advertise", "key_list"))
+    for place in told.sent["shares"]:
+        shares = sessions[place].share(requests[NAMES[place]])
+        assert len(shares) == len(told.frame(place, "shares"))
+    requests = stage("shares", run["deliveries"])
+    for place in told.sent["masked_input"]:
+        vector = np.array(told.sites[place]["vector"], np.uint32)
+        masked = sessions[place].masked_input(requests[NAMES[place]], vector)
+        assert masked == told.frame(place, "masked_input")
+    requests = stage("masked_input", to_senders("masked_input", "survivors"))
+    for place in told.sent["consistency"]:
+        signed = sessions[place].consistency(requests[NAMES[place]])
+        assert signed == told.frame(place, "consistency")
+        assert sessions[place].transcript == bytes.fromhex(run["transcript"])
+    requests = stage("consistency", to_senders("consistency", "certificate"))
+    for place in told.sent["unmask"]:
+        answer = second.body_of(sessions[place].unmask(requests[NAMES[place]]))
+        known = second.body_of(told.frame(place, "unmask"))
+        # Its share of its own secret comes from its own polynomial, which no seed fixes.
+        mine = 33 * told.sent["shares"].index(place)
+        assert answer[:mine] == known[:mine]
+        assert answer[mine + 33 :] == known[mine + 33 :]
+    stage("unmask", {})
+    assert combiner.total().tolist() == run["sum"]
+    assert combiner.sum_frame().hex() == run["sum_frame"]
+    outcome = open_sum(combiner.sum_frame(), setting, {})
+    assert outcome.total.tolist() == run["sum"]
+    assert outcome.survivors == tuple(NAMES[place] for place in told.sent["masked_input"])
+    assert outcome.transcript.hex() == run["transcript"]
+
+
+@pytest.mark.parametrize("case", SUMS["graphs"], ids=("sparse", "complete"))
+def test_graphs(case: dict[str, Any]) -> None:
+    draws = {int(place): set(drawn) for place, drawn in case["draws"].items()}
+    graph = Neighbourhood(2, 2, complete=False)
+    if case["complete"]:
+        graph = Neighbourhood(6, 4, complete=True)
+    adverts = {p: Advertise(b"", b"", b"", frozenset(drawn)) for p, drawn in draws.items()}
+    table = KeyTable(adverts, graph, b"")
+    for place in draws:
+        # SA-0.6, written out.
+        if case["complete"]:
+            holders = owners = set(draws)
+            neighbours = set(draws) - {place}
+        else:
+            holders = {p for p in draws[place] if p in draws}
+            owners = {p for p in draws if place in draws[p]}
+            neighbours = holders | owners
+        told = [case[key][str(place)] for key in ("holders", "recipients", "owners", "neighbours")]
+        assert told == [
+            sorted(places) for places in (holders, holders - {place}, owners, neighbours)
+        ]
+        assert told == [
+            sorted(table.holders(place)),
+            list(table.recipients(place)),
+            sorted(table.owners(place)),
+            sorted(table.neighbours(place)),
+        ]
+
+
+def test_sets() -> None:
+    for case in SUMS["sets"]:
+        sites, places, encoded = case["sites"], case["places"], bytes.fromhex(case["encoded"])
+        assert second.site_set(places, sites) == encode_set(places, sites) == encoded
+        assert second.members(encoded, sites) == places
+        assert decode_set(encoded, sites, sender="aachen") == set(places)
+
+
+# Frames ------------------------------------------------------------------------------------------
 
 FRAMES = load("frames.json")
+READER = FRAMES["reader"]
+ROSTER = {name: PublicIdentity(bytes.fromhex(key)) for name, key in FRAMES["roster"].items()}
+
+
+def outcome_of(read: Callable[[], object]) -> str:
+    """``ok``, or the name of the error that the package raises."""
+    try:
+        read()
+    except errors.PeerError as error:
+        return type(error).__name__
+    return "ok"
+
+
+def opened(data: bytes, roster: Mapping[str, PublicIdentity], kind: Kind, limit: int) -> Frame:
+    expect = as_binding(FRAMES["binding"])
+    return open_frame(data, roster=roster, expect=expect, limits={kind: limit})
+
+
+def read_body(kind: Kind, body: Any, sender: str) -> None:
+    sites = READER["sites"]
+    sparse = Neighbourhood(READER["drawn"], 2, complete=False)
+    shape = VectorShape(READER["count"], READER["bits"], sites)
+    match kind:
+        case Kind.ADVERTISE:
+            Advertise.decode(body, sender=sender, graph=sparse, sites=sites)
+        case Kind.KEY_LIST:
+            KeyList.decode(body, sender=sender, graph=sparse, sites=sites)
+        case Kind.MASKED_INPUT:
+            MaskedInput.decode(body, sender=sender, shape=shape)
+        case Kind.SUM:
+            _, end = Certificate.decode_from(body, sender=sender, sites=sites)
+            SumBroadcast.decode(body[end:], sender=sender, shape=shape)
+        case Kind.SHARES | Kind.UNMASK:
+            size = 82 if kind is Kind.SHARES else 33
+            cut(body, READER["pieces"], size, sender=sender, what="shares")
+        case Kind.DELIVERY:
+            Delivery.decode(body, sender=sender, sites=sites)
+        case Kind.SURVIVORS:
+            decode_set(body, sites, sender=sender)
+        case Kind.CONSISTENCY:
+            if bytes(body) != bytes.fromhex(READER["transcript"]):
+                raise errors.Inconsistent(sender, "it signed another transcript")
+        case Kind.CERTIFICATE:
+            Certificate.decode(body, sender=sender, sites=sites)
 
 
 @pytest.mark.parametrize("case", FRAMES["cases"], ids=lambda case: case["what"])
-def test_frames(case: dict[str, str]) -> None:
+def test_headers(case: dict[str, str]) -> None:
     data = bytes.fromhex(case["frame"])
-    assert own_open(data, FRAMES["binding"], FRAMES["roster"]) == case["expect"]
-    roster = {name: PublicIdentity(bytes.fromhex(key)) for name, key in FRAMES["roster"].items()}
-    outcome = "ok"
-    try:
-        open_frame(
-            data,
-            roster=roster,
-            expect=as_binding(FRAMES["binding"]),
-            limits={Kind.ADVERTISE: 32},
-        )
-    except errors.PeerError as error:
-        outcome = type(error).__name__
-    assert outcome == case["expect"]
+    own = second.open_frame(data, FRAMES["binding"], FRAMES["roster"], 1, 32)
+    assert own == case["expect"]
+    assert outcome_of(lambda: opened(data, ROSTER, Kind.ADVERTISE, 32)) == case["expect"]
+
+
+KINDS = [(kind, case) for kind in FRAMES["kinds"] for case in kind["cases"]]
+KIND_IDS = [f"{kind['name']}: {case['what']}" for kind, case in KINDS]
+
+
+@pytest.mark.parametrize(("kind", "case"), KINDS, ids=KIND_IDS)
+def test_kinds(kind: dict[str, Any], case: dict[str, str]) -> None:
+    data, number, limit = bytes.fromhex(case["frame"]), kind["kind"], kind["limit"]
+    keys = {**FRAMES["roster"], COMBINER: FRAMES["combiner"]}
+    own = second.open_frame(data, FRAMES["binding"], keys, number, limit)
+    if own == "ok":
+        own = second.body_outcome(kind["name"], second.body_of(data), READER)
+    assert own == case["expect"]
+    roster = {**ROSTER, COMBINER: PublicIdentity(bytes.fromhex(FRAMES["combiner"]))}
+
+    def read() -> None:
+        frame = opened(data, roster, Kind(number), limit)
+        read_body(frame.kind, frame.body, frame.sender)
+
+    assert outcome_of(read) == case["expect"]
+
+
+def test_every_kind_has_its_frames() -> None:
+    assert {kind["kind"]: kind["name"] for kind in FRAMES["kinds"]} == {
+        int(kind): kind.name for kind in Kind
+    }
+    assert sorted(kind["kind"] for kind in FRAMES["kinds"]) == list(range(1, 17))

@@ -207,6 +207,16 @@ def test_frames_without_encoding(change: dict[str, Any]) -> None:
         replace(FRAME, **change)
 
 
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_a_frame_shows_no_body(kind: type[bytes] | type[bytearray] | type[memoryview]) -> None:
+    """It may be a share, or a vector in the clear."""
+    frame = replace(FRAME, body=kind(FRAME.body))
+    for text in (repr(frame), str(frame), f"{[frame]}"):
+        assert "anna" in text
+        for shown in ("body", "some bytes", FRAME.body.hex(), str(list(FRAME.body))):
+            assert shown not in text
+
+
 def test_texts_hold_no_contents() -> None:
     mutated = bytearray(SEALED)
     mutated[-1] ^= 1

@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
+from fedbcs_protocols.binding import COMBINER, Binding
+from fedbcs_protocols.errors import ProtocolError
+from fedbcs_protocols.identity import Identity
+from fedbcs_protocols.secagg import Guard, MarkKeeper, MemoryMarks
+from fedbcs_protocols.wire import MAX_BODY_BYTES, Frame, Kind, decode, seal
+from fedbcs_secure.federation.combiner import RoundCombiner
+from fedbcs_secure.federation.dropouts import STAGES
+from fedbcs_secure.federation.journal import Journals
+from fedbcs_secure.federation.layout import Layout
+from fedbcs_secure.federation.rounds import Parties, Train
+from fedbcs_secure.federation.site import SiteRunner
 from fedbcs_secure.federation.state import GlobalState
 from fedbcs_secure.learning.local import LocalResult
 from fedbcs_secure.learning.weights import TensorSpec
@@ -17,6 +31,18 @@ TENSORS = (
     TensorSpec("head.bias", (2,)),
 )
 FUSED = 12
+ANYTHING = dict.fromkeys(Kind, MAX_BODY_BYTES)
+REQUESTS = (
+    Kind.START,
+    Kind.OPEN,
+    Kind.KEY_LIST,
+    Kind.DELIVERY,
+    Kind.SURVIVORS,
+    Kind.CERTIFICATE,
+    Kind.SUM,
+)
+"""What the combiner sends in the stages of a protected round, in their order."""
+STAGE_OF = dict(zip(REQUESTS, STAGES, strict=True))
 
 
 def make_study(sites: str = "ABCD", **values: object) -> Study:
@@ -41,3 +67,116 @@ def fake_training(
         means[~present] = 0
         views.append((means, present))
     return LocalResult(delta, tuple(views), 0.5, 3, 0.0)
+
+
+def known_identity(label: str) -> Identity:
+    """The same in every process. Its secret is public: for tests only."""
+    return Identity.from_secret_bytes(hashlib.sha256(b"test " + label.encode()).digest())
+
+
+@dataclass(frozen=True, eq=False)
+class Cast:
+    """A study's parties with known identities, and each site's marks."""
+
+    study: Study
+    plan: Layout
+    marks: dict[str, MarkKeeper] = field(default_factory=dict)
+
+    @cached_property
+    def identities(self) -> dict[str, Identity]:
+        return {entry.name: known_identity(entry.name) for entry in self.study.roster}
+
+    @cached_property
+    def server(self) -> Identity:
+        return known_identity(COMBINER)
+
+    @cached_property
+    def parties(self) -> Parties:
+        roster = {name: identity.public for name, identity in self.identities.items()}
+        return Parties(self.study, self.plan, roster, self.server.public)
+
+    @cached_property
+    def guard(self) -> Guard:
+        """One that has verified everybody."""
+        roster = self.parties.roster.values()
+        return Guard(frozenset(identity.fingerprint for identity in roster))
+
+    def site(
+        self,
+        name: str,
+        state: GlobalState,
+        train: Train = fake_training,
+        guard: Guard | None = None,
+    ) -> SiteRunner:
+        """A new process at site ``name``; its marks last as long as the cast."""
+        return SiteRunner(
+            name,
+            self.identities[name],
+            self.parties,
+            state,
+            train,
+            guard=guard or self.guard,
+            marks=self.marks.setdefault(name, MemoryMarks()),
+        )
+
+    def sites(self, state: GlobalState) -> dict[str, SiteRunner]:
+        return {name: self.site(name, state) for name in self.identities}
+
+    def combiner(self, journals: Journals | None = None) -> RoundCombiner:
+        return RoundCombiner(self.server, self.parties, journals)
+
+    def frame(self, kind: Kind, binding: Binding, sequence: int, body: bytes = b"") -> bytes:
+        """A frame that the combiner signed, whatever is in it."""
+        return seal(Frame(kind, binding, COMBINER, sequence, body), self.server)
+
+
+Silent = Callable[[str, Frame], bool]
+"""Whether a site does not get, or does not answer, the combiner's frame."""
+
+
+class Lines:
+    """Lines between institutions: whatever goes wrong at a site, it is only silent.
+
+    Keeps copies of all that passes, as a curious server would, and the sites' own errors.
+    """
+
+    def __init__(self, sites: Mapping[str, SiteRunner], silent: Silent | None = None) -> None:
+        self.sites = dict(sites)
+        self.silent = silent
+        self.down: dict[str, list[bytes]] = {name: [] for name in sites}
+        self.up: dict[str, list[bytes]] = {name: [] for name in sites}
+        self.errors: list[tuple[str, ProtocolError]] = []
+
+    def exchange(self, requests: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
+        for name, request in requests.items():
+            if self.silent is not None and self.silent(name, decode(request, ANYTHING)):
+                continue
+            self.down[name].append(request)
+            try:
+                reply = self.sites[name].handle(request)
+            except ProtocolError as error:
+                self.errors.append((name, error))
+                continue
+            self.up[name].append(reply)
+            yield name, reply
+
+    def sent(self, kind: Kind) -> dict[str, list[Frame]]:
+        """The frames of a kind that sites have sent, a frame that was sent twice only once."""
+        found: dict[str, list[Frame]] = {}
+        for name, replies in self.up.items():
+            frames = [decode(reply, ANYTHING) for reply in dict.fromkeys(replies)]
+            found[name] = [frame for frame in frames if frame.kind is kind]
+        return found
+
+
+def gone_from(stage: str, names: str, *, attempt: int | None = None) -> Silent:
+    """Sites ``names`` are silent from ``stage`` of an attempt on (None: of every attempt)."""
+    first = STAGES.index(stage)
+
+    def silent(name: str, frame: Frame) -> bool:
+        if name not in names or STAGES.index(STAGE_OF[frame.kind]) < first:
+            return False
+        of_attempt = frame.kind not in (Kind.START, Kind.SUM)
+        return attempt is None or (of_attempt and frame.binding.attempt == attempt)
+
+    return silent

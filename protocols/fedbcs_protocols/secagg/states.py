@@ -1,21 +1,13 @@
 """The two state machines of a protected sum, as literal tables.
 
-A site::
+A site's session goes through five stages and leaves the attempt, with its secrets dropped, at the
+first thing that the combiner's genuine frame should not hold, or that its own policy forbids:
+nothing it could still send would help it. Bytes that are not the combiner's, which anybody can
+send, and genuine frames at the wrong time change nothing.
 
-    FRESH -- advertise --> ADVERTISED -- send the masked input --> MASKED -- take the sum --> DONE
-                               |                                     |
-                               +------------ bad frame --------------+--> FAILED
-
-A session is for one binding and is used once. A site that saw a bad frame from the combiner, signed
-and for this sum, gives its secrets up and takes no further part in the attempt: nothing it could
-still send would help it. Bytes that are not the combiner's, which anybody can send, change nothing.
-
-The combiner::
-
-    COLLECTING_KEYS -- last key --> KEYS_COMPLETE -- key list --> COLLECTING_INPUTS
-        -- last input --> COMPLETE
-
-A bad frame leaves the combiner where it is: otherwise anybody who can reach it could end a round.
+The combiner's session closes a stage when its caller says so. Frames that do not fit change
+nothing, otherwise anybody who can reach it could end a round; too few sites at the end of a stage
+end the attempt.
 """
 
 from __future__ import annotations
@@ -30,53 +22,70 @@ from fedbcs_protocols.errors import LocalError
 class SiteState(Enum):
     FRESH = auto()
     ADVERTISED = auto()
+    SHARED = auto()
     MASKED = auto()
-    DONE = auto()
-    FAILED = auto()
+    SIGNED = auto()
+    ANSWERED = auto()
+    LEFT = auto()
 
 
 class SiteEvent(Enum):
     ADVERTISE = auto()
+    SHARE = auto()
     MASK = auto()
-    TAKE_SUM = auto()
-    BAD_FRAME = auto()
+    SIGN = auto()
+    ANSWER = auto()
+    LEAVE = auto()
 
 
 SITE: Mapping[tuple[SiteState, SiteEvent], SiteState] = MappingProxyType(
     {
         (SiteState.FRESH, SiteEvent.ADVERTISE): SiteState.ADVERTISED,
-        (SiteState.ADVERTISED, SiteEvent.MASK): SiteState.MASKED,
-        (SiteState.ADVERTISED, SiteEvent.BAD_FRAME): SiteState.FAILED,
-        (SiteState.MASKED, SiteEvent.TAKE_SUM): SiteState.DONE,
-        (SiteState.MASKED, SiteEvent.BAD_FRAME): SiteState.FAILED,
+        (SiteState.ADVERTISED, SiteEvent.SHARE): SiteState.SHARED,
+        (SiteState.ADVERTISED, SiteEvent.LEAVE): SiteState.LEFT,
+        (SiteState.SHARED, SiteEvent.MASK): SiteState.MASKED,
+        (SiteState.SHARED, SiteEvent.LEAVE): SiteState.LEFT,
+        (SiteState.MASKED, SiteEvent.SIGN): SiteState.SIGNED,
+        (SiteState.MASKED, SiteEvent.LEAVE): SiteState.LEFT,
+        (SiteState.SIGNED, SiteEvent.ANSWER): SiteState.ANSWERED,
+        (SiteState.SIGNED, SiteEvent.LEAVE): SiteState.LEFT,
     }
 )
 
 
 class CombinerState(Enum):
-    COLLECTING_KEYS = auto()
-    KEYS_COMPLETE = auto()
-    COLLECTING_INPUTS = auto()
+    ADVERTISE = auto()
+    SHARES = auto()
+    MASKED_INPUT = auto()
+    CONSISTENCY = auto()
+    UNMASK = auto()
     COMPLETE = auto()
+    FAILED = auto()
 
 
 class CombinerEvent(Enum):
-    KEY = auto()
-    LAST_KEY = auto()
-    KEY_LIST = auto()
-    INPUT = auto()
-    LAST_INPUT = auto()
-    SUM = auto()
+    FRAME = auto()
+    CLOSE = auto()
+    TOO_FEW = auto()
 
 
 COMBINER: Mapping[tuple[CombinerState, CombinerEvent], CombinerState] = MappingProxyType(
     {
-        (CombinerState.COLLECTING_KEYS, CombinerEvent.KEY): CombinerState.COLLECTING_KEYS,
-        (CombinerState.COLLECTING_KEYS, CombinerEvent.LAST_KEY): CombinerState.KEYS_COMPLETE,
-        (CombinerState.KEYS_COMPLETE, CombinerEvent.KEY_LIST): CombinerState.COLLECTING_INPUTS,
-        (CombinerState.COLLECTING_INPUTS, CombinerEvent.INPUT): CombinerState.COLLECTING_INPUTS,
-        (CombinerState.COLLECTING_INPUTS, CombinerEvent.LAST_INPUT): CombinerState.COMPLETE,
-        (CombinerState.COMPLETE, CombinerEvent.SUM): CombinerState.COMPLETE,
+        (CombinerState.ADVERTISE, CombinerEvent.FRAME): CombinerState.ADVERTISE,
+        (CombinerState.ADVERTISE, CombinerEvent.CLOSE): CombinerState.SHARES,
+        (CombinerState.ADVERTISE, CombinerEvent.TOO_FEW): CombinerState.FAILED,
+        (CombinerState.SHARES, CombinerEvent.FRAME): CombinerState.SHARES,
+        (CombinerState.SHARES, CombinerEvent.CLOSE): CombinerState.MASKED_INPUT,
+        (CombinerState.SHARES, CombinerEvent.TOO_FEW): CombinerState.FAILED,
+        (CombinerState.MASKED_INPUT, CombinerEvent.FRAME): CombinerState.MASKED_INPUT,
+        (CombinerState.MASKED_INPUT, CombinerEvent.CLOSE): CombinerState.CONSISTENCY,
+        (CombinerState.MASKED_INPUT, CombinerEvent.TOO_FEW): CombinerState.FAILED,
+        (CombinerState.CONSISTENCY, CombinerEvent.FRAME): CombinerState.CONSISTENCY,
+        (CombinerState.CONSISTENCY, CombinerEvent.CLOSE): CombinerState.UNMASK,
+        (CombinerState.CONSISTENCY, CombinerEvent.TOO_FEW): CombinerState.FAILED,
+        (CombinerState.UNMASK, CombinerEvent.FRAME): CombinerState.UNMASK,
+        (CombinerState.UNMASK, CombinerEvent.CLOSE): CombinerState.COMPLETE,
+        (CombinerState.UNMASK, CombinerEvent.TOO_FEW): CombinerState.FAILED,
     }
 )
 
