@@ -1,7 +1,8 @@
 # Each target makes its own virtual environment and installs everything.
 #   make demo    watch four simulated hospitals train one model (about two minutes)
 #   make test    the tests        make lint   style, types, layers
-#   make bench   the benchmarks   make clean  remove the environment
+#   make bench   the benchmarks   make fuzz   every decoder for FUZZ_SECONDS=600
+#   make clean   remove the environments
 #
 # PYTHON chooses the interpreter (3.11 to 3.13), TORCH the PyTorch build, e.g.
 #   make demo TORCH="torch==2.13.0 --index-url <a CUDA index>"
@@ -11,8 +12,11 @@ TORCH ?= torch==2.13.0
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+BENCH_VENV ?= .venv-bench
+FUZZ_VENV ?= .venv-fuzz
+FUZZ_SECONDS ?= 600
 
-.PHONY: install demo test lint bench clean
+.PHONY: install demo test lint bench fuzz clean
 
 install: $(STAMP)
 
@@ -36,8 +40,27 @@ lint: install
 	$(BIN)/mypy
 	PYTHONPATH=protocols $(BIN)/lint-imports
 
-bench: install
-	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file --json || exit 1; done
+# Environments of their own: the peers and the fuzzer pin what the toolkit does not.
+$(BENCH_VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(BENCH_VENV)
+	$(BENCH_VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(BENCH_VENV)/bin/python -m pip install --quiet $(TORCH)
+	$(BENCH_VENV)/bin/python -m pip install --quiet --editable '.[bench]'
+	touch $@
+
+bench: $(BENCH_VENV)/.installed
+	@for file in benchmarks/[a-z]*.py; do \
+	  echo "== $$file"; $(BENCH_VENV)/bin/python $$file --json $(ARGS) || exit 1; done
+
+$(FUZZ_VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(FUZZ_VENV)
+	$(FUZZ_VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(FUZZ_VENV)/bin/python -m pip install --quiet 'atheris>=3,<4' 'numpy>=2,<3' 'cryptography>=44,<51'
+	touch $@
+
+fuzz: $(FUZZ_VENV)/.installed
+	PYTHONPATH=protocols $(FUZZ_VENV)/bin/python tests/protocols/fuzz/fuzz.py --seconds $(FUZZ_SECONDS) \
+	  --log fuzz.log $(ARGS)
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(BENCH_VENV) $(FUZZ_VENV)

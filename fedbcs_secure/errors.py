@@ -29,3 +29,7 @@ class ModelError(FedBCSError):
 
 class RunFolderError(FedBCSError):
     """A run folder is missing, damaged, in use, finished or of another study."""
+
+
+class RoundError(FedBCSError):
+    """A round came to no sum: too few sites are left. The last completed round is kept."""

@@ -10,12 +10,14 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from fedbcs_protocols.secagg.setting import default_terms, is_safe
 from fedbcs_secure.errors import StudyError
 
 Method = Literal["fedbcs", "fedavg", "fedprox", "local", "pooled"]
@@ -132,6 +134,13 @@ class Study(_Section):
     min_sites: int = Field(3, ge=1)
     """A class with fewer holders is not aligned; a round with fewer sites does not happen.
     At least 3 under ``secagg``: from a sum of two, either site can read the other."""
+    threshold: int | None = Field(None, ge=1, le=1024)
+    """Sites that must stay to a round's end; None: the smallest safe number (:meth:`terms`)."""
+    colluders: int | None = Field(None, ge=1, le=1023)
+    """Sites that may work with the server; None: a fifth of the roster, at least one."""
+    max_reused_states: int = Field(0, ge=0, le=8)
+    """How often a site may answer again for a state it has answered for; each can give a site away
+    by subtraction."""
     data: DataContract = DataContract()
     model: ModelConfig = ModelConfig()
     training: Training = Training()
@@ -163,14 +172,65 @@ class Study(_Section):
                 )
             if len(set(entry.classes)) != len(entry.classes):
                 raise ValueError(f"site {entry.name} lists a class twice")
-        if self.federated and self.roster:
-            _check_sum(self.roster, self.codec.bits, self.protection)
         if self.federated and self.roster and len(self.roster) < self.min_sites:
             raise ValueError(
                 f"{len(self.roster)} site(s) in the roster, min_sites = {self.min_sites}: "
                 "a sum over so few sites would show their updates"
             )
+        if self.federated and self.roster:
+            self._check_sum()
         return self
+
+    def _check_sum(self) -> None:
+        """Raise ValueError when the ring cannot hold the sum, or the sum could give a site away."""
+        sites, bits = len(self.roster), self.codec.bits
+        needed = bits + (sites - 1).bit_length()
+        if needed > 32:
+            raise ValueError(
+                f"{bits} bits and {sites} sites need a ring of {needed} bits, at most 32: "
+                "lower codec.bits"
+            )
+        threshold, colluders = self.terms
+        if not self.min_sites <= threshold <= sites:
+            raise ValueError(
+                f"threshold = {threshold} must be from min_sites = {self.min_sites} to the "
+                f"{sites} sites of the roster"
+            )
+        if self.protection == "none":
+            return
+        if not is_safe(sites, threshold, colluders):
+            raise ValueError(
+                f"threshold = {threshold} of {sites} sites is not safe against {colluders} "
+                f"colluding site(s): it must be over {(sites + colluders) / 2:g} and at least "
+                f"{colluders + 2}"
+            )
+        # The worst case: as many sites as may drop out do, and they are the heaviest of the others.
+        largest, *others = sorted(self.roster, key=lambda entry: -entry.weight)
+        fewest = [largest, *others[sites - threshold :]]
+        share = largest.weight / math.fsum(entry.weight for entry in fewest)
+        if share > _MAX_SHARE:
+            raise ValueError(
+                f"site {largest.name} can have {share:.0%} of the weight in a round with "
+                f"{threshold} sites, so the average would show its update; at most "
+                f"{_MAX_SHARE:.0%}: lower its nominal weight, or raise threshold"
+            )
+
+    @property
+    def terms(self) -> tuple[int, int]:
+        """(threshold, colluders) of a study with a roster, defaults filled in."""
+        sites = len(self.roster)
+        threshold, colluders = default_terms(sites, self.colluders)
+        if self.threshold is not None:
+            return self.threshold, colluders
+        return min(max(threshold, self.min_sites), sites), colluders
+
+    @property
+    def fewest_holders(self) -> int:
+        """Holders that a class needs to be aligned: enough are left whoever drops out."""
+        threshold, colluders = self.terms
+        if len(self.roster) < 3:  # no protected sum, so nothing to hide in it
+            return self.min_sites
+        return max(self.min_sites, colluders + 2) + len(self.roster) - threshold
 
     @property
     def federated(self) -> bool:
@@ -201,7 +261,10 @@ class Study(_Section):
                 "fused_width": pick(self.model.fused_width, 16 if gentle else 8 * self.model.width),
             }
         )
-        return self.model_copy(update={"alignment": alignment, "model": model})
+        update: dict[str, Any] = {"alignment": alignment, "model": model}
+        if self.federated and self.roster:
+            update["threshold"], update["colluders"] = self.terms
+        return self.model_copy(update=update)
 
     @property
     def digest(self) -> bytes:
@@ -210,23 +273,6 @@ class Study(_Section):
             self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False
         )
         return hashlib.sha256(b"fedbcs-secure study v1\x00" + canonical.encode()).digest()
-
-
-def _check_sum(roster: tuple[SiteEntry, ...], bits: int, protection: Protection) -> None:
-    """Raise ValueError when the ring cannot hold the sum, or the sum is one site's update."""
-    needed = bits + (len(roster) - 1).bit_length()
-    if needed > 32:
-        raise ValueError(
-            f"{bits} bits and {len(roster)} sites need a ring of {needed} bits, at most 32: "
-            "lower codec.bits"
-        )
-    largest = max(roster, key=lambda entry: entry.weight)
-    share = largest.weight / sum(entry.weight for entry in roster)
-    if protection != "none" and share > _MAX_SHARE:
-        raise ValueError(
-            f"site {largest.name} has {share:.0%} of the weight, so the average would show its "
-            f"update; at most {_MAX_SHARE:.0%}: lower its nominal weight"
-        )
 
 
 def settled(value: float | None) -> float:

@@ -29,6 +29,9 @@ rounds = 20
 seed = 0                     # public; repeats a CPU run to the bit
 # server_momentum = 0.0      # momentum on the averaged update, for every method
 # min_sites = 3              # no sum over fewer sites
+# threshold = 3              # sites that must stay to a round's end; else the smallest safe number
+# colluders = 1              # sites that may work with the server; else a fifth, at least one
+# max_reused_states = 0      # further answers for a state that a site has answered for
 
 [data]
 size_px = 128                # images are resized to this square; a multiple of 16

@@ -74,6 +74,8 @@ FLAGS: dict[str, tuple[str, ...]] = {
     "seed": ("seed",),
     "server_momentum": ("server_momentum",),
     "min_sites": ("min_sites",),
+    "threshold": ("threshold",),
+    "colluders": ("colluders",),
     "size": ("data", "size_px"),
     "channels": ("data", "channels"),
     "width": ("model", "width"),
@@ -92,7 +94,7 @@ FLAGS: dict[str, tuple[str, ...]] = {
         name: ("simulate", name)
         for name in (
             "data", "out", "sites", "fold", "patients", "slices", "severity", "device",
-            "precision", "threads", "overlays", "tensorboard",
+            "precision", "threads", "overlays", "tensorboard", "drop",
         )
     },
 }  # fmt: skip

@@ -55,6 +55,7 @@ class RunDisplay:
         self._round = first_round
         self._rounds = 0
         self._bytes = 0
+        self._missing: tuple[str, ...] = ()
         self._round_seconds: list[float] = []
         self._round_started = time.monotonic()
         self._live: Live | None = None
@@ -94,6 +95,7 @@ class RunDisplay:
             case RoundFinished():
                 self._round_seconds.append(event.seconds)
                 self._bytes += event.bytes_up
+                self._missing = event.missing
                 if self._live is None:
                     self._console.print(self._line(event), highlight=False, soft_wrap=True)
 
@@ -114,6 +116,8 @@ class RunDisplay:
             f"round {event.round + 1}/{self._rounds} · loss {losses}"
             + (f" · validation Dice {dice}" if dice else "")
             + (f" · {size(event.bytes_up)} up a site" if event.bytes_up else "")
+            + (f" · without {', '.join(event.missing)}" if event.missing else "")
+            + (f" · attempt {event.attempts}" if event.attempts > 1 else "")
             + f" · {duration(event.seconds)}"
             + (f" · {duration(left * mean)} left" if left else "")
         )
@@ -135,6 +139,7 @@ class RunDisplay:
         head = Text(
             f"\nround {self._round + 1} of {self._rounds or '?'} · "
             + (f"{size(self._bytes)} sent a site · " if self._bytes else "")
+            + (f"last round without {', '.join(self._missing)} · " if self._missing else "")
             + f"time left {self._left()}"
         )
         return Group(head, table)

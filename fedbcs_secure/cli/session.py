@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fedbcs_secure.cli.progress import RunDisplay, duration
-from fedbcs_secure.errors import RunFolderError
+from fedbcs_secure.errors import RoundError, RunFolderError
 from fedbcs_secure.federation.settings import SimulationSettings
 from fedbcs_secure.study import DataContract, Study
 
@@ -50,6 +50,7 @@ def execute(
             Simulation,
             check_dataset,
             data_digest,
+            drops_of,
             with_roster,
         )
         from fedbcs_secure.learning.device import set_threads
@@ -64,6 +65,7 @@ def execute(
     if resume is None:
         out = Path(settings.out) if settings.out else default_out(study)
         study = with_roster(study.resolved(), dataset)
+        drops_of(study, settings)
         settings = settings.model_copy(
             update={
                 "data": _absolute(settings.data),
@@ -106,6 +108,12 @@ def execute(
             soft_wrap=True,
         )
         raise typer.Exit(INTERRUPTED) from None
+    except RoundError as error:
+        done = folder.completed()
+        raise RoundError(
+            f"{error}\n{done} of {study.rounds} rounds are kept in {folder.path}; go on with\n"
+            f"  fedbcs-secure simulate --resume {folder.path}"
+        ) from None
     if as_json:
         sys.stdout.write(json.dumps(summary) + "\n")
     else:

@@ -22,6 +22,8 @@ fedbcs-secure simulate --study study.toml --method fedavg --out runs/fedavg
 
 fedbcs-secure simulate --data synthetic-mri --sites A,B,C --seed 3
 
+fedbcs-secure simulate --sites A,B,C,D --drop A@masked_input:2 --drop B@share:3
+
 fedbcs-secure simulate --resume runs/fedavg
 """
 
@@ -65,6 +67,14 @@ def simulate(
     tensorboard: Annotated[
         bool | None, _what("--tensorboard", help="Also write TensorBoard event files.")
     ] = None,
+    drop: Annotated[
+        list[str] | None,
+        _what(
+            metavar="SITE@STAGE:ROUND",
+            help="Let a site vanish for the rest of a round (from 1), before it is ready | "
+            "advertise | share | masked_input | consistency | unmask | sum. Repeatable.",
+        ),
+    ] = None,
     as_json: Annotated[bool, _what("--json", help="Print the summary as one JSON object.")] = False,
     quiet: Annotated[bool, _what("--quiet", "-q", help="No progress, no table.")] = False,
     method: Annotated[o.Method | None, _study(help="[dim](fedbcs)[/]")] = None,
@@ -78,6 +88,14 @@ def simulate(
         float | None, _study(help="Momentum on the averaged update. [dim](0)[/]")
     ] = None,
     min_sites: Annotated[int | None, _study(help="Fewest sites in a sum. [dim](3)[/]")] = None,
+    threshold: Annotated[
+        int | None,
+        _study(help="Sites that must stay to a round's end. [dim](the smallest safe number)[/]"),
+    ] = None,
+    colluders: Annotated[
+        int | None,
+        _study(help="Sites that may work with the server. [dim](a fifth, at least 1)[/]"),
+    ] = None,
     bits: Annotated[int | None, _study(help="Bits of a quantised value. [dim](16)[/]")] = None,
     width: Annotated[
         int | None, _network(help="Channels of the U-Net's first level. [dim](32)[/]")
@@ -134,6 +152,7 @@ def simulate(
         "alignment": alignment, "alignment_weight": alignment_weight, "prototypes": prototypes,
         "lr": lr, "optimizer": optimizer, "batch_size": batch_size, "local_epochs": local_epochs,
         "augment": augment, "server_momentum": server_momentum, "min_sites": min_sites,
+        "threshold": threshold, "colluders": colluders, "drop": drop or None,
         "bits": bits, "patients": patients, "slices": slices, "severity": severity,
         "device": device, "precision": precision, "threads": threads, "overlays": overlays,
         "tensorboard": tensorboard,

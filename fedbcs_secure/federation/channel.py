@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 
 class Channel(Protocol):
-    """The combiner's line to its sites. Everything on it is public to whoever runs it."""
+    """The combiner's lines to its sites. Everything on them is public to whoever runs them."""
 
-    def broadcast(self, frame: bytes) -> Iterator[tuple[str, bytes]]:
-        """Send one frame to every site and yield (site, reply) as replies come.
+    def exchange(self, requests: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
+        """Send each named site its frame and yield (site, reply) as replies come.
 
+        A site that refuses, or does not answer in time, is left out: that is what dropping out is.
         Replies are taken one at a time, so the combiner never holds two big ones.
         """
         ...
@@ -25,9 +26,9 @@ class CountingChannel:
         self._up: dict[str, int] = {}
         self._down: dict[str, int] = {}
 
-    def broadcast(self, frame: bytes) -> Iterator[tuple[str, bytes]]:
-        for site, reply in self._inner.broadcast(frame):
-            self._down[site] = self._down.get(site, 0) + len(frame)
+    def exchange(self, requests: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
+        for site, reply in self._inner.exchange(requests):
+            self._down[site] = self._down.get(site, 0) + len(requests[site])
             self._up[site] = self._up.get(site, 0) + len(reply)
             yield site, reply
 

@@ -8,6 +8,7 @@ products, so two machines may part there (and then refuse each other in the next
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,7 +23,7 @@ from fedbcs_protocols.codec import (
     step_exponent,
 )
 from fedbcs_protocols.ring import Words
-from fedbcs_secure.federation.layout import Layout, initial_exponents, prototype_share
+from fedbcs_secure.federation.layout import Layout, initial_exponents, prototype_share, share
 from fedbcs_secure.federation.protect import segments
 from fedbcs_secure.federation.state import ClassPrototypes, GlobalState
 from fedbcs_secure.learning.finch import aggregate
@@ -54,25 +55,43 @@ def next_state(
     total: Words,
     plan: Layout,
     study: Study,
+    survivors: Sequence[str] | None = None,
     individual: Sequence[Words] | None = None,
 ) -> GlobalState:
-    """Apply the sum of a round (N,) uint32.
+    """Apply the sum of a round (N,) uint32 over ``survivors`` (RO-4), None for the whole roster.
 
-    ``individual`` holds every site's prototype part, in roster order: only under
+    ``individual`` holds each survivor's prototype part, in roster order: only under
     ``prototypes = "finch"``, which shows them. Raises the codec's errors for a sum that no set of
     sites can have made.
     """
-    sites, bits, places = len(study.roster), study.codec.bits, segments(plan)
-    average = dequantise_sum(total, sites, places, state.exponents, bits).astype(np.float32)
+    roster = tuple(entry.name for entry in study.roster)
+    survivors = roster if survivors is None else tuple(survivors)
+    sites, bits, places = len(survivors), study.codec.bits, segments(plan)
+    exact = dequantise_sum(total, sites, places, state.exponents, bits)
+    if survivors != roster:
+        _rescale(exact, survivors, plan, study)
+    average = exact.astype(np.float32)
     weights, velocity = moved(state, average[: plan.parameters], study)
     exponents = _next_exponents(state, centred_sum(total, sites, bits), plan, study)
     return GlobalState(
         round=state.round + 1,
         weights=weights,
         velocity=velocity,
-        prototypes=_prototypes(state, average, plan, study, individual),
+        prototypes=_prototypes(state, average, plan, study, survivors, individual),
         exponents=exponents,
     )
+
+
+def _rescale(
+    average: NDArray[np.float64], survivors: Sequence[str], plan: Layout, study: Study
+) -> None:
+    """Make the average that of the survivors: each part over the shares that are in it (RO-4.1)."""
+    average[: plan.parameters] /= math.fsum(share(study, site) for site in survivors)
+    start = plan.parameters
+    for slot in plan.slots:
+        part = math.fsum(prototype_share(study, slot, site) for site in survivors)
+        average[start : start + plan.fused_channels] /= part
+        start += plan.fused_channels
 
 
 def moved(
@@ -118,6 +137,7 @@ def _prototypes(
     average: NDArray[np.float32],
     plan: Layout,
     study: Study,
+    survivors: Sequence[str],
     individual: Sequence[Words] | None,
 ) -> tuple[ClassPrototypes, ...]:
     old = {(p.view, p.label): p.rows for p in state.prototypes}
@@ -132,7 +152,7 @@ def _prototypes(
             if keep and before is not None:
                 rows = _settled(keep * before + (np.float32(1) - keep) * rows)
         else:
-            rows = _clustered(state, plan, study, individual, index)
+            rows = _clustered(state, plan, study, survivors, individual, index)
         out.append(ClassPrototypes(slot.view, slot.label, rows))
     return tuple(out)
 
@@ -141,20 +161,21 @@ def _clustered(
     state: GlobalState,
     plan: Layout,
     study: Study,
+    survivors: Sequence[str],
     individual: Sequence[Words],
     index: int,
 ) -> NDArray[np.float32]:
-    """FINCH over the holders' own prototypes (the published server step)."""
+    """FINCH over the surviving holders' own prototypes (the published server step)."""
     slot = plan.slots[index]
     place = segments(plan)[len(plan.tensors) + index]
     start = index * plan.fused_channels
     rows = []
-    for entry, codes in zip(study.roster, individual, strict=True):
-        if entry.name not in slot.holders:
+    for name, codes in zip(survivors, individual, strict=True):
+        if name not in slot.holders:
             continue
         part = codes[start : start + plan.fused_channels]
         alone = type(place)(place.name, 0, place.length)
         exponent = state.exponents[len(plan.tensors) + index]
         values = dequantise_sum(part, 1, (alone,), (exponent,), study.codec.bits)
-        rows.append(values / prototype_share(study, slot, entry.name))
+        rows.append(values / prototype_share(study, slot, name))
     return aggregate(np.stack(rows)).astype(np.float32)

@@ -2,136 +2,174 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 from fedbcs_protocols.binding import COMBINER, Binding
-from fedbcs_protocols.errors import LocalError, UnexpectedFrame
+from fedbcs_protocols.errors import PeerError
 from fedbcs_protocols.identity import Identity
-from fedbcs_protocols.messages import MaskedInput, SumBroadcast
-from fedbcs_protocols.ring import Accumulator, Words, pack, unpack
-from fedbcs_protocols.secagg import CombinerSession
-from fedbcs_protocols.wire import Frame, Kind, decode, expect_sequence, open_frame, seal
+from fedbcs_protocols.messages import MaskedInput
+from fedbcs_protocols.ring import Accumulator, Words, unpack
+from fedbcs_protocols.wire import Frame, Kind, expect_sequence, open_frame, seal
+from fedbcs_secure.errors import RoundError
+from fedbcs_secure.federation import plain
+from fedbcs_secure.federation.attempts import ProtectedSum
 from fedbcs_secure.federation.channel import Channel
 from fedbcs_secure.federation.combine import next_state
+from fedbcs_secure.federation.journal import Journals, NoJournals
+from fedbcs_secure.federation.missed import MissedSums, SumShelf, Told
 from fedbcs_secure.federation.rounds import CONTROL, SUM, Parties
 from fedbcs_secure.federation.state import GlobalState
+
+
+@dataclass(frozen=True, eq=False)
+class RoundResult:
+    """The next state, the sites in the sum, and the attempts it took (at least 1).
+
+    ``faults`` names the sites whose frames were refused, and why: for the server's own eyes.
+    """
+
+    state: GlobalState
+    survivors: tuple[str, ...]
+    attempts: int
+    faults: Mapping[str, PeerError]
 
 
 class RoundCombiner:
     """The combiner's side: passes frames on and adds up. Never holds more than the running sum.
 
     Under ``prototypes = "finch"`` it also holds each site's prototypes, which that mode shows.
+    With ``journals`` and a ``shelf`` on disk, a new process goes on where the last one stopped: in
+    the middle of a round, and with what absent sites still have to be told.
     """
 
-    def __init__(self, identity: Identity, parties: Parties) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        parties: Parties,
+        journals: Journals | None = None,
+        shelf: SumShelf | None = None,
+    ) -> None:
         self._identity = identity
         self._parties = parties
+        self._journals = NoJournals() if journals is None else journals
+        self._missed = MissedSums(dict(parties.roster), shelf)
+        self._faults: dict[str, PeerError] = {}
 
-    def run(self, channel: Channel, state: GlobalState) -> GlobalState:
-        """One whole round over ``channel``; returns the state that every site reached as well."""
+    def run(self, channel: Channel, state: GlobalState) -> RoundResult:
+        """One whole round over ``channel``, to the state that every site in it reaches as well.
+
+        Raises :class:`RoundError` when too few sites are left.
+        """
         parties = self._parties
-        control = parties.binding(state, CONTROL)
-        self._collect(channel, self._seal(Kind.START, control, 0), Kind.READY, control, 0)
-        opening = self._seal(Kind.OPEN, control, 1)
+        self._faults = self._missed.tell(channel)
         individual: list[Words] | None = None
         if parties.study.protection == "none":
-            total, individual = self._plain_sum(channel, opening, state)
-            packed = pack(total, parties.shape.bits)
-            closing = self._seal(
-                Kind.SUM,
-                parties.binding(state, SUM),
-                1,
-                SumBroadcast(parties.shape, packed).encode(),
-            )
-            if individual is not None:
-                self._show_prototypes(channel, state, individual)
+            attempts = 1
+            survivors, total, individual = self._plain_sum(channel, state)
+            self._missed.add(self._plain_frames(state, survivors, total, individual))
         else:
-            session = CombinerSession(
-                identity=self._identity,
-                roster=parties.roster,
-                binding=parties.binding(state, SUM),
-                bits=parties.shape.bits,
-                count=parties.shape.count,
+            protected = ProtectedSum(self._identity, parties, self._journals, channel, self._faults)
+            session, attempts = protected.run(
+                state, lambda attempt: self._opening(channel, state, attempt)
             )
-            for site, reply in channel.broadcast(opening):
-                session.receive_advertise(self._on_line(site, reply))
-            for site, reply in channel.broadcast(session.key_list()):
-                session.receive_masked(self._on_line(site, reply))
-            total, closing = session.sum(), session.sum_frame()
-        following = next_state(state, total, parties.plan, parties.study, individual)
-        self._collect(channel, closing, Kind.ACCEPTED, control, 2)
-        return following
+            survivors, total = session.survivors, session.total()
+            accepted = Told(session.sum_frame(), parties.binding(state, CONTROL), 2)
+            self._missed.add([accepted])
+        following = next_state(state, total, parties.plan, parties.study, survivors, individual)
+        self._faults |= self._missed.tell(channel)
+        return RoundResult(following, survivors, attempts, self._faults)
+
+    def finished(self, state: GlobalState) -> None:
+        """Drop the journals of the round that began with ``state``: what followed is kept."""
+        self._journals.forget(self._parties.binding(state, SUM))
+
+    def _opening(self, channel: Channel, state: GlobalState, attempt: int) -> dict[str, bytes]:
+        """Let all sites that are up to date train, and ask those that did for their part."""
+        ready = self._ready(channel, state)
+        binding = self._parties.binding(state, CONTROL, attempt)
+        return dict.fromkeys(sorted(ready), self._seal(Kind.OPEN, binding, 1))
+
+    def _ready(self, channel: Channel, state: GlobalState) -> frozenset[str]:
+        binding = self._parties.binding(state, CONTROL)
+        start = self._seal(Kind.START, binding, 0)
+        asked = [name for name in self._parties.roster if name in self._missed.current]
+        ready = set()
+        for site, reply in channel.exchange(dict.fromkeys(asked, start)):
+            if self._take(site, reply, Kind.READY, binding, 0, 0) is not None:
+                ready.add(site)
+        self._require(ready, state, "are ready")
+        return frozenset(ready)
+
+    def _require(self, sites: Collection[str], state: GlobalState, what: str) -> None:
+        # RO-2.3: too few for a sum, so no key is made.
+        if len(sites) < self._parties.threshold:
+            raise RoundError(
+                f"round {state.round + 1}: {len(sites)} of {len(self._parties.roster)} sites "
+                f"{what}, the threshold is {self._parties.threshold}"
+            )
 
     def _plain_sum(
-        self, channel: Channel, opening: bytes, state: GlobalState
-    ) -> tuple[Words, list[Words] | None]:
+        self, channel: Channel, state: GlobalState
+    ) -> tuple[tuple[str, ...], Words, list[Words] | None]:
         parties, shape = self._parties, self._parties.shape
         accumulator = Accumulator(shape.count, shape.bits)
         shown: dict[str, Words] = {}
-        answered: set[str] = set()
-        for site, reply in channel.broadcast(opening):
-            frame = self._take(
-                site, reply, Kind.PLAIN_INPUT, parties.binding(state, SUM), 0, shape.body_bytes
-            )
-            message = MaskedInput.decode(frame.body, sender=site, shape=shape)
-            if site in answered:
-                raise UnexpectedFrame(site, "its vector comes twice")
-            answered.add(site)
+        came: set[str] = set()
+        binding = parties.binding(state, SUM)
+        for site, reply in channel.exchange(self._opening(channel, state, 0)):
+            frame = self._take(site, reply, Kind.PLAIN_INPUT, binding, 0, shape.body_bytes)
+            if frame is None or site in came:
+                continue
+            try:
+                message = MaskedInput.decode(frame.body, sender=site, shape=shape)
+            except PeerError as error:
+                self._faults[site] = error
+                continue
+            came.add(site)
             accumulator.add(message.packed)
             if parties.shows_prototypes:
                 values = unpack(message.packed, shape.count, shape.bits)
                 shown[site] = values[parties.plan.parameters :].copy()
-        self._require_all(answered, Kind.OPEN)
-        return accumulator.total(), [shown[name] for name in parties.roster] if shown else None
+        self._require(came, state, "sent their update")
+        survivors = tuple(name for name in parties.roster if name in came)
+        individual = [shown[name] for name in survivors] if shown else None
+        return survivors, accumulator.total(), individual
 
-    def _show_prototypes(
-        self, channel: Channel, state: GlobalState, individual: Sequence[Words]
-    ) -> None:
-        shape = self._parties.prototypes_shape
-        packed = pack(np.concatenate(individual), shape.bits)
-        frame = self._seal(
-            Kind.PLAIN_PROTOTYPES,
-            self._parties.binding(state, SUM),
-            0,
-            SumBroadcast(shape, packed).encode(),
-        )
-        self._collect(channel, frame, Kind.ACCEPTED, self._parties.binding(state, CONTROL), 1)
-
-    def _collect(
-        self, channel: Channel, frame: bytes, kind: Kind, binding: Binding, sequence: int
-    ) -> None:
-        answered: set[str] = set()
-        for site, reply in channel.broadcast(frame):
-            self._take(site, reply, kind, binding, sequence, 0)
-            answered.add(site)
-        self._require_all(answered, kind)
-
-    def _require_all(self, answered: set[str], kind: Kind) -> None:
-        missing = [name for name in self._parties.roster if name not in answered]
-        if missing:
-            raise LocalError(f"no {kind.name} answered by {', '.join(missing)}")
-
-    def _on_line(self, site: str, data: bytes) -> bytes:
-        """``data``, when the sender it names is the site whose line it came on (RO-2.5).
-
-        The session proves that the sender is who it says.
-        """
-        limits = {Kind.ADVERTISE: 32, Kind.MASKED_INPUT: self._parties.shape.body_bytes}
-        sender = decode(data, limits).sender
-        if sender != site:
-            raise UnexpectedFrame(sender, f"its frame came on the line of {site}")
-        return data
+    def _plain_frames(
+        self,
+        state: GlobalState,
+        survivors: Sequence[str],
+        total: Words,
+        individual: Sequence[Words] | None,
+    ) -> list[Told]:
+        parties = self._parties
+        control, binding = parties.binding(state, CONTROL), parties.binding(state, SUM)
+        told = []
+        if individual is not None:
+            body = plain.encode_prototypes(parties, survivors, individual)
+            told.append(Told(self._seal(Kind.PLAIN_PROTOTYPES, binding, 0, body), control, 1))
+        body = plain.encode_sum(parties, survivors, total)
+        return [*told, Told(self._seal(Kind.SUM, binding, 1, body), control, 2)]
 
     def _take(
         self, site: str, data: bytes, kind: Kind, binding: Binding, sequence: int, limit: int
-    ) -> Frame:
-        frame = open_frame(data, roster=self._parties.roster, expect=binding, limits={kind: limit})
-        # RO-2.5
-        if frame.sender != site:
-            raise UnexpectedFrame(frame.sender, f"its frame came on the line of {site}")
-        expect_sequence(frame, sequence)
+    ) -> Frame | None:
+        """The frame that came on the site's line; None, and a fault, when it is another's or wrong.
+
+        RO-2.5: on a site's line only that site speaks.
+        """
+        try:
+            frame = open_frame(
+                data,
+                roster={site: self._parties.roster[site]},
+                expect=binding,
+                limits={kind: limit},
+            )
+            expect_sequence(frame, sequence)
+        except PeerError as error:
+            self._faults[site] = error
+            return None
         return frame
 
     def _seal(self, kind: Kind, binding: Binding, sequence: int, body: bytes = b"") -> bytes:

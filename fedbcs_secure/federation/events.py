@@ -42,12 +42,17 @@ class SiteValidated:
 
 @dataclass(frozen=True)
 class RoundFinished:
-    """``bytes_up`` is one site's upload in all stages, ``bytes_down`` what one site was sent."""
+    """``bytes_up`` is one site's upload in all stages, ``bytes_down`` what one site was sent.
+
+    ``missing`` are the sites that are not in the round's sum, ``attempts`` how often it was tried.
+    """
 
     round: int
     seconds: float
     bytes_up: int
     bytes_down: int
+    missing: tuple[str, ...] = ()
+    attempts: int = 1
 
 
 Event = RoundStarted | StepDone | SiteTrained | SiteValidated | RoundFinished

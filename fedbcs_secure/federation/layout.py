@@ -50,16 +50,16 @@ class Layout:
 
 
 def layout(study: Study, tensors: Sequence[TensorSpec], fused_channels: int) -> Layout:
-    """The layout of a resolved study. A class with fewer than ``min_sites`` holders is left out:
+    """The layout of a resolved study. A class with too few holders is left out (RO-3.4): when
 
-    its sum would come close to showing a single site's prototype.
+    others have dropped out, its sum would come close to showing a single site's prototype.
     """
     slots = []
     if study.alignment.form != "off" and fused_channels:
         for view in VIEWS:
             for label in range(study.data.classes):
                 holders = tuple(s.name for s in study.roster if label in s.classes)
-                if len(holders) >= study.min_sites:
+                if len(holders) >= study.fewest_holders:
                     slots.append(PrototypeSlot(view, label, holders))
     return Layout(tuple(tensors), tuple(slots), fused_channels)
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
+from fedbcs_protocols.errors import Refused
 from fedbcs_protocols.identity import Identity
+from fedbcs_protocols.secagg import Guard, MemoryMarks
 from fedbcs_secure.federation.channel import CountingChannel
 from fedbcs_secure.federation.combiner import RoundCombiner
+from fedbcs_secure.federation.dropouts import Drop, DroppingChannel
 from fedbcs_secure.federation.layout import Layout
+from fedbcs_secure.federation.machine import choose_keystream
 from fedbcs_secure.federation.rounds import Parties, Train
 from fedbcs_secure.federation.site import SiteRunner
 from fedbcs_secure.federation.state import GlobalState
@@ -17,36 +21,51 @@ from fedbcs_secure.study import Study
 
 
 class MemoryChannel:
-    """Hands each frame to the sites one after another."""
+    """Hands each site its frame, one after another. A site whose policy refuses does not answer.
+
+    Any other error of a site is raised: in one process it is a mistake of ours.
+    """
 
     def __init__(self, sites: Mapping[str, SiteRunner]) -> None:
         self._sites = dict(sites)
 
-    def broadcast(self, frame: bytes) -> Iterator[tuple[str, bytes]]:
-        for name, site in self._sites.items():
-            yield name, site.handle(frame)
+    def exchange(self, requests: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
+        for name, frame in requests.items():
+            try:
+                reply = self._sites[name].handle(frame)
+            except Refused:
+                continue
+            yield name, reply
 
 
 @dataclass(frozen=True, eq=False)
 class RoundOutcome:
     """The next state, each site's training loss and clipped values (which a simulation may see),
 
-    and the bytes of one site.
+    the sites in the sum, the attempts it took, and the bytes of one site.
     """
 
     state: GlobalState
     losses: dict[str, float]
     clipped: dict[str, int]
+    survivors: tuple[str, ...]
+    attempts: int
     bytes_up: int
     bytes_down: int
 
 
 class MemoryFederation:
-    """All parties of a study. Identities are fresh from the system's generator in each process."""
+    """All parties of a study. Identities are fresh from the system's generator in each process.
 
-    def __init__(self, study: Study, plan: Layout, train: Train) -> None:
+    Each site has verified all others; ``drops`` make sites vanish on purpose.
+    """
+
+    def __init__(
+        self, study: Study, plan: Layout, train: Train, drops: Collection[Drop] = ()
+    ) -> None:
         self._identities = {entry.name: Identity.generate() for entry in study.roster}
         server = Identity.generate()
+        choose_keystream()
         self._parties = Parties(
             study=study,
             plan=plan,
@@ -55,24 +74,49 @@ class MemoryFederation:
         )
         self._combiner = RoundCombiner(server, self._parties)
         self._train = train
+        self._drops = tuple(drops)
         self._losses: dict[str, float] = {}
         self._sites: dict[str, SiteRunner] = {}
 
     def run_round(self, state: GlobalState) -> RoundOutcome:
-        """One round from ``state``. Raises RuntimeError if a site ends in another state."""
-        if not self._sites:
-            self._sites = {
-                name: SiteRunner(name, identity, self._parties, state, self._record)
-                for name, identity in self._identities.items()
-            }
+        """One round from ``state``.
+
+        Raises :class:`RoundError` when too few sites stay, and RuntimeError if a site that stayed
+        ends in another state or sends what the combiner refuses.
+        """
+        self._sites = self._sites or self._new_sites(state)
+        self._losses = {}
+        plain = self._parties.study.protection == "none"
         channel = CountingChannel(MemoryChannel(self._sites))
-        following = self._combiner.run(channel, state)
+        dropping = DroppingChannel(channel, self._drops, state.round, plain=plain)
+        result = self._combiner.run(dropping, state)
+        self._combiner.finished(state)
+        if result.faults:
+            raise RuntimeError(f"the combiner refused frames: {dict(result.faults)}")
         for site in self._sites.values():
-            if site.state.digest != following.digest:
+            if site.state.round > state.round and site.state.digest != result.state.digest:
                 raise RuntimeError(f"site {site.name} computed another state than the combiner")
         up, down = channel.take()
-        clipped = {name: site.clipped for name, site in self._sites.items()}
-        return RoundOutcome(following, dict(self._losses), clipped, up, down)
+        clipped = {name: self._sites[name].clipped for name in self._losses}
+        return RoundOutcome(
+            result.state, self._losses, clipped, result.survivors, result.attempts, up, down
+        )
+
+    def _new_sites(self, state: GlobalState) -> dict[str, SiteRunner]:
+        identities = self._identities
+        guard = Guard(frozenset(each.public.fingerprint for each in identities.values()))
+        return {
+            name: SiteRunner(
+                name,
+                identity,
+                self._parties,
+                state,
+                self._record,
+                guard=guard,
+                marks=MemoryMarks(),
+            )
+            for name, identity in identities.items()
+        }
 
     def _record(self, site: str, state: GlobalState) -> LocalResult:
         result = self._train(site, state)

@@ -8,7 +8,13 @@ Train first, then run the short stages, so that a slow site is missed before key
     OPEN   ------------------->
            <-------------------  ADVERTISE            | PLAIN_INPUT   (protection "none")
     KEY_LIST ----------------->
+           <-------------------  SHARES
+    DELIVERY ----------------->
            <-------------------  MASKED_INPUT
+    SURVIVORS ---------------->
+           <-------------------  CONSISTENCY
+    CERTIFICATE -------------->
+           <-------------------  UNMASK
     SUM    ------------------->  next state
            <-------------------  ACCEPTED
 
@@ -27,6 +33,7 @@ from functools import cached_property
 from fedbcs_protocols.binding import Binding, encode_fields
 from fedbcs_protocols.identity import PublicIdentity
 from fedbcs_protocols.messages import VectorShape
+from fedbcs_protocols.secagg import Setting, Terms
 from fedbcs_secure.errors import StudyError
 from fedbcs_secure.federation.layout import Layout
 from fedbcs_secure.federation.protect import modulus_bits
@@ -68,16 +75,32 @@ class Parties:
         """What frames of ``phase`` are bound to while ``state`` is the current one (RO-1)."""
         return Binding(self.digest, state.round, attempt, phase, state.digest)
 
+    @cached_property
+    def terms(self) -> Terms:
+        """Threshold, colluders and allowed reuses of the study."""
+        threshold, colluders = self.study.terms
+        return Terms(len(self.roster), threshold, colluders, self.study.max_reused_states)
+
+    def setting(self, state: GlobalState, attempt: int) -> Setting:
+        """The protected sum of an attempt (SA-0.3)."""
+        return Setting(
+            roster=self.roster,
+            combiner=self.combiner,
+            binding=self.binding(state, SUM, attempt),
+            terms=self.terms,
+            bits=self.shape.bits,
+            count=self.shape.count,
+        )
+
+    @property
+    def threshold(self) -> int:
+        """Sites that must stay, under either protection."""
+        return self.study.terms[0]
+
     @property
     def shape(self) -> VectorShape:
         """Of the one vector that each site contributes."""
         return VectorShape(self.plan.length, modulus_bits(self.study), len(self.roster))
-
-    @property
-    def prototypes_shape(self) -> VectorShape:
-        """All sites' prototype parts, one after another (FINCH only)."""
-        values = len(self.plan.slots) * self.plan.fused_channels * len(self.roster)
-        return VectorShape(values, modulus_bits(self.study), len(self.roster))
 
     @property
     def shows_prototypes(self) -> bool:

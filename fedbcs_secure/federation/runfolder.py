@@ -21,6 +21,7 @@ from typing import Any
 import tomli_w
 
 from fedbcs_secure.errors import RunFolderError
+from fedbcs_secure.federation.durable import write_durably
 from fedbcs_secure.federation.settings import SimulationSettings, build_settings
 from fedbcs_secure.federation.state import GlobalState, completed_rounds, load_state, save_state
 from fedbcs_secure.study import Study, build, load
@@ -44,7 +45,7 @@ class RunFolder:
             (path / "checkpoint").mkdir(parents=True, exist_ok=True)
             tables = study.model_dump(mode="json", exclude_none=True)
             tables["simulate"] = settings.model_dump(mode="json", exclude_none=True)
-            _write_durably(path / "study.toml", tomli_w.dumps(tables))
+            write_durably(path / "study.toml", tomli_w.dumps(tables).encode())
         except OSError as error:
             raise RunFolderError(f"cannot write to {path}: {error.strerror}") from None
         return cls(path)
@@ -138,22 +139,13 @@ class RunFolder:
     def forget_metrics_from(self, round_index: int) -> None:
         """Drop rows of rounds that will be run again."""
         kept = [row for row in self.metrics() if row["round"] < round_index]
-        _write_durably(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
+        text = "".join(json.dumps(row) + "\n" for row in kept)
+        write_durably(self.path / "metrics.jsonl", text.encode())
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Mark the run as finished."""
-        _write_durably(
-            self.path / "summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n"
-        )
+        text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
+        write_durably(self.path / "summary.json", text.encode())
 
     def _checkpoint(self, name: str) -> Path:
         return self.path / "checkpoint" / f"{name}.safetensors"
-
-
-def _write_durably(path: Path, text: str) -> None:
-    temporary = path.with_suffix(path.suffix + ".tmp")
-    with temporary.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)

@@ -34,6 +34,8 @@ class SimulationSettings(BaseModel):
     overlays: int = Field(3, ge=0, le=1000)
     """Test patients a site whose masks are drawn at the end."""
     tensorboard: bool = False
+    drop: tuple[str, ...] = ()
+    """Sites that vanish on purpose, ``SITE@STAGE:ROUND`` each (federation.dropouts)."""
     data_digest: str | None = None
     """Written by a run and compared when it is resumed: SHA-256 over all images, labels, splits."""
 

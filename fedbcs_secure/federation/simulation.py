@@ -19,8 +19,9 @@ import numpy as np
 from fedbcs_secure import __version__
 from fedbcs_secure.data.pictures import save_overlay
 from fedbcs_secure.data.records import SPLITS, Cohort, Dataset, Patient
-from fedbcs_secure.errors import DataError, RunFolderError
+from fedbcs_secure.errors import DataError, RunFolderError, StudyError
 from fedbcs_secure.federation.combine import initial_state, moved
+from fedbcs_secure.federation.dropouts import Drop, check_drops, parse_drop
 from fedbcs_secure.federation.events import (
     Observer,
     RoundFinished,
@@ -32,7 +33,7 @@ from fedbcs_secure.federation.events import (
 )
 from fedbcs_secure.federation.figures import save_curves
 from fedbcs_secure.federation.layout import layout
-from fedbcs_secure.federation.memory import MemoryFederation
+from fedbcs_secure.federation.memory import MemoryFederation, RoundOutcome
 from fedbcs_secure.federation.runfolder import RunFolder
 from fedbcs_secure.federation.settings import SimulationSettings
 from fedbcs_secure.federation.state import GlobalState
@@ -40,7 +41,7 @@ from fedbcs_secure.learning.evaluate import SiteMetrics, summarise
 from fedbcs_secure.learning.learner import Learner
 from fedbcs_secure.learning.local import LocalResult, steps_per_round
 from fedbcs_secure.learning.modelfile import GLOBAL, ModelFile, model_sha256, save_model
-from fedbcs_secure.study import SiteEntry, Study
+from fedbcs_secure.study import SiteEntry, Study, build
 
 POOLED = "pooled"
 
@@ -63,7 +64,9 @@ def with_roster(study: Study, dataset: Dataset) -> Study:
                 classes=tuple(held),
             )
         )
-    return Study.model_validate(study.model_dump() | {"roster": [e.model_dump() for e in entries]})
+    written = study.model_dump() | {"roster": [e.model_dump() for e in entries]}
+    # Resolved again, since threshold and colluders follow from the roster.
+    return build(written).resolved()
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,23 +100,23 @@ class Simulation:
             states = dict.fromkeys(names, start)
         first = next(iter(states.values())).round
         self.folder.forget_metrics_from(first)
+        drops = drops_of(self.study, self.settings)
         federation = (
-            MemoryFederation(self.study, plan, self._train) if self.study.federated else None
+            MemoryFederation(self.study, plan, self._train, drops) if self.study.federated else None
         )
         for index in range(first, self.study.rounds):
             self.observer(RoundStarted(index, self.study.rounds))
             started = time.perf_counter()
-            clipped: dict[str, int] = {}
             if federation is not None:
                 outcome = federation.run_round(states[GLOBAL_LEARNER])
                 states = {GLOBAL_LEARNER: outcome.state}
-                losses, clipped = outcome.losses, outcome.clipped
-                up, down = outcome.bytes_up, outcome.bytes_down
             else:
+                outcome = None
                 states, losses = self._train_alone(states)
-                up = down = 0
             seconds = time.perf_counter() - started
-            self._finish_round(states, index, losses, clipped, seconds, up, down)
+            if outcome is not None:
+                losses = outcome.losses
+            self._finish_round(states, index, losses, outcome, seconds)
         return self._conclude(states)
 
     def _learners(self) -> tuple[str, ...]:
@@ -154,12 +157,13 @@ class Simulation:
         states: Mapping[str, GlobalState],
         index: int,
         losses: Mapping[str, float],
-        clipped: Mapping[str, int],
+        outcome: RoundOutcome | None,
         seconds: float,
-        bytes_up: int,
-        bytes_down: int,
     ) -> None:
         every = self.settings.validate_every
+        survivors = self.dataset.sites if outcome is None else outcome.survivors
+        up, down = (outcome.bytes_up, outcome.bytes_down) if outcome else (0, 0)
+        attempts = outcome.attempts if outcome else 1
         rows = []
         for site in self.dataset.sites:
             dice = None
@@ -175,16 +179,19 @@ class Simulation:
                     "site": site,
                     "loss": losses.get(site, losses.get(POOLED)),
                     "validation_dice": dice,
-                    "clipped": clipped.get(site, 0),
+                    "clipped": outcome.clipped.get(site, 0) if outcome else 0,
+                    "in_sum": site in survivors,
+                    "attempts": attempts,
                     "round_seconds": seconds,
-                    "bytes_up": bytes_up,
-                    "bytes_down": bytes_down,
+                    "bytes_up": up,
+                    "bytes_down": down,
                 }
             )
         self.folder.append_metrics(rows)
         self.folder.save_states(states, self.study)
         self._tensorboard(rows)
-        self.observer(RoundFinished(index, seconds, bytes_up, bytes_down))
+        missing = tuple(site for site in self.dataset.sites if site not in survivors)
+        self.observer(RoundFinished(index, seconds, up, down, missing, attempts))
 
     def _state_of(self, states: Mapping[str, GlobalState], site: str) -> GlobalState:
         return states[site] if site in states else next(iter(states.values()))
@@ -214,6 +221,12 @@ class Simulation:
             "protection": self.study.protection if self.study.federated else "none",
             "rounds": self.study.rounds,
             "seed": self.study.seed,
+            "threshold": self.study.threshold if self.study.federated else None,
+            "colluders": self.study.colluders if self.study.federated else None,
+            "rounds_missed": {
+                site: sum(row["site"] == site and not row.get("in_sum", True) for row in rows)
+                for site in self.dataset.sites
+            },
             "sites": sites,
             "mean_dice": float(np.mean([row["dice"] for row in sites.values()])),
             "worst_dice": min(row["dice"] for row in sites.values()),
@@ -279,6 +292,15 @@ def data_digest(dataset: Dataset) -> str:
                 digest.update(np.ascontiguousarray(patient.images).data)
                 digest.update(np.ascontiguousarray(patient.masks).data)
     return digest.hexdigest()
+
+
+def drops_of(study: Study, settings: SimulationSettings) -> tuple[Drop, ...]:
+    """The settings' drop-outs. Raises :class:`StudyError` for those that the study cannot have."""
+    drops = tuple(parse_drop(text) for text in settings.drop)
+    if drops and not study.federated:
+        raise StudyError(f"drop: method {study.method} has no rounds that a site could leave")
+    check_drops(drops, [entry.name for entry in study.roster], study.rounds)
+    return drops
 
 
 def peak_memory_mb() -> float | None:

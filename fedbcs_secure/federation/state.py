@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import struct
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from fedbcs_secure.errors import RunFolderError
+from fedbcs_secure.federation.durable import write_durably
 
 _FORMAT = "fedbcs-secure state v1"
 _DOMAIN = b"fedbcs-secure global state v1\x00"
@@ -95,13 +95,7 @@ def save_state(state: GlobalState, path: Path, *, study: bytes) -> None:
         "exponents": json.dumps(state.exponents),
         "digest": state.digest.hex(),
     }
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as stream:
-        stream.write(save(arrays, metadata=metadata))
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
-    _sync_folder(path.parent)
+    write_durably(path, save(arrays, metadata=metadata))
 
 
 def load_state(path: Path, *, study: bytes) -> GlobalState:
@@ -145,13 +139,3 @@ def completed_rounds(path: Path) -> int:
             return int((stream.metadata() or {})["round"])
     except (SafetensorError, OSError, KeyError, ValueError):
         return 0
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # folders cannot be opened there
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -6,10 +6,14 @@ import hashlib
 import json
 import re
 import tomllib
+from fractions import Fraction
+from itertools import combinations
 from pathlib import Path
 
 import pytest
 import tomli_w
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fedbcs_secure.errors import StudyError
 from fedbcs_secure.study import Study, build, load
@@ -84,6 +88,135 @@ def test_digest_is_sha256_of_canonical_json() -> None:
 def test_mistakes_are_named(values: dict[str, object], sentence: str) -> None:
     with pytest.raises(StudyError, match=re.escape(sentence)):
         build(values)
+
+
+def test_the_defaults_are_the_smallest_safe_threshold() -> None:
+    for sites in range(3, 33):
+        threshold, colluders = build({"roster": many(sites)}).terms
+        assert colluders == max(1, sites // 5)
+        safe = [t for t in range(sites + 1) if 2 * t > sites + colluders and t >= colluders + 2]
+        assert threshold == min(safe)
+    # above, a tenth may drop out
+    assert build({"roster": many(40), "codec": {"bits": 12}}).terms == (36, 8)
+
+
+@pytest.mark.parametrize(
+    ("sites", "values", "terms"),
+    [
+        (3, {}, (3, 1)),
+        (4, {}, (3, 1)),
+        (5, {}, (4, 1)),
+        (10, {}, (7, 2)),
+        (7, {"colluders": 2}, (5, 2)),
+        (7, {"colluders": 4}, (6, 4)),
+        (7, {"threshold": 7}, (7, 1)),
+        (7, {"threshold": 6, "colluders": 4}, (6, 4)),
+        (7, {"min_sites": 6}, (6, 1)),
+        (7, {"min_sites": 4}, (5, 1)),
+        (4, {"protection": "none", "threshold": 1, "min_sites": 1}, (1, 1)),
+        (2, {"protection": "none", "min_sites": 1}, (2, 1)),
+        (1, {"protection": "none", "min_sites": 1}, (1, 1)),
+    ],
+)
+def test_terms(sites: int, values: dict[str, object], terms: tuple[int, int]) -> None:
+    study = build({"roster": many(sites), **values})
+    assert study.terms == terms
+    resolved = study.resolved()
+    assert (resolved.threshold, resolved.colluders) == resolved.terms == terms
+    assert resolved.resolved() == resolved
+
+
+@pytest.mark.parametrize(
+    ("sites", "values", "sentence"),
+    [
+        (4, {"threshold": 2}, "threshold = 2 must be from min_sites = 3 to the 4 sites"),
+        (4, {"threshold": 5}, "threshold = 5 must be from min_sites = 3 to the 4 sites"),
+        (7, {"threshold": 4, "min_sites": 5}, "from min_sites = 5"),
+        (
+            7,
+            {"threshold": 4},
+            "threshold = 4 of 7 sites is not safe against 1 colluding site(s): "
+            "it must be over 4 and at least 3",
+        ),
+        (8, {"threshold": 5, "colluders": 2}, "must be over 5 and at least 4"),
+        (6, {"colluders": 5}, "must be over 5.5 and at least 7"),
+        (4, {"colluders": 3}, "is not safe against 3 colluding"),
+        (3, {"colluders": 2}, "is not safe against 2 colluding"),
+        (5, {"threshold": 2, "protection": "none"}, "from min_sites = 3"),
+        (4, {"threshold": 0}, "threshold"),
+        (4, {"colluders": 0}, "colluders"),
+        (4, {"max_reused_states": -1}, "max_reused_states"),
+        (4, {"max_reused_states": 17}, "max_reused_states"),
+    ],
+)
+def test_terms_that_are_not_safe_are_refused(
+    sites: int, values: dict[str, object], sentence: str
+) -> None:
+    with pytest.raises(StudyError, match=re.escape(sentence)):
+        build({"roster": many(sites), **values})
+
+
+def test_without_a_sum_there_are_no_terms_to_check() -> None:
+    for values in ({"method": "local"}, {"method": "pooled"}):
+        study = build({"roster": many(4), "threshold": 1, **values}).resolved()
+        assert (study.threshold, study.colluders) == (1, None)
+    # nor before the roster is known
+    open_study = build({"threshold": 4}).resolved()
+    assert (open_study.threshold, open_study.colluders) == (4, None)
+
+
+@pytest.mark.parametrize(
+    "change", [{"threshold": 5}, {"threshold": 5, "colluders": 2}, {"max_reused_states": 1}]
+)
+def test_the_digest_covers_the_terms(change: dict[str, object]) -> None:
+    roster = many(6)
+    plain = build({"roster": roster}).resolved()
+    assert build({"roster": roster, **change}).resolved().digest != plain.digest
+
+
+def test_spelling_out_the_default_terms_changes_nothing() -> None:
+    plain = build({"roster": many(6)}).resolved()
+    spelt = build({"roster": many(6), "threshold": 4, "colluders": 1}).resolved()
+    assert spelt.digest == plain.digest
+
+
+@given(st.lists(st.integers(1, 400), min_size=3, max_size=7), st.data())
+def test_no_round_that_can_happen_shows_a_heavy_site(
+    weights: list[int], data: st.DataObject
+) -> None:
+    """Over every set of sites that may be left, nobody has more than 90% of the weight."""
+    roster = [
+        {"name": f"s{i}", "weight": float(w), "steps": 1, "classes": [0]}
+        for i, w in enumerate(weights)
+    ]
+    smallest = build({"roster": many(len(weights))}).terms[0]
+    threshold = data.draw(st.integers(smallest, len(weights)))
+    left = (
+        names
+        for size in range(threshold, len(weights) + 1)
+        for names in combinations(weights, size)
+    )
+    worst = max(Fraction(max(names), sum(names)) for names in left)
+    if abs(worst - Fraction(9, 10)) < Fraction(1, 10**9):
+        return  # decided in floating point
+    if worst < Fraction(9, 10):
+        assert build({"roster": roster, "threshold": threshold})
+    else:
+        with pytest.raises(StudyError, match="of the weight in a round with"):
+            build({"roster": roster, "threshold": threshold})
+
+
+def test_a_site_that_is_heavy_only_when_others_are_gone() -> None:
+    """Ten of a hundred in the whole roster are fine; of the lightest three they are not."""
+    weights = [60.0, 30.0, 30.0, 3.0, 3.0]
+    roster = [{**ROSTER[0], "name": f"s{i}", "weight": w} for i, w in enumerate(weights)]
+    assert build({"roster": roster, "threshold": 4})
+    heavy = [{**row, "weight": 400.0} if row["name"] == "s0" else row for row in roster]
+    assert build({"roster": heavy, "threshold": 5})
+    with pytest.raises(StudyError, match=re.escape("s0 can have 92% of the weight")):
+        build({"roster": heavy, "threshold": 4})
+    # without protection everybody's update is in the open anyway
+    assert build({"roster": heavy, "threshold": 4, "protection": "none"})
 
 
 def test_defaults_follow_the_method() -> None:

@@ -12,13 +12,13 @@ import numpy as np
 from fedbcs_protocols.binding import COMBINER, Binding
 from fedbcs_protocols.errors import ProtocolError
 from fedbcs_protocols.identity import Identity
-from fedbcs_protocols.secagg import Guard, MarkKeeper, MemoryMarks
+from fedbcs_protocols.secagg import CombinerSession, Guard, MarkKeeper, MemoryMarks, NoJournal
 from fedbcs_protocols.wire import MAX_BODY_BYTES, Frame, Kind, decode, seal
 from fedbcs_secure.federation.combiner import RoundCombiner
 from fedbcs_secure.federation.dropouts import STAGES
 from fedbcs_secure.federation.journal import Journals
 from fedbcs_secure.federation.layout import Layout
-from fedbcs_secure.federation.rounds import Parties, Train
+from fedbcs_secure.federation.rounds import CONTROL, Parties, Train
 from fedbcs_secure.federation.site import SiteRunner
 from fedbcs_secure.federation.state import GlobalState
 from fedbcs_secure.learning.local import LocalResult
@@ -180,3 +180,38 @@ def gone_from(stage: str, names: str, *, attempt: int | None = None) -> Silent:
         return attempt is None or (of_attempt and frame.binding.attempt == attempt)
 
     return silent
+
+
+@dataclass
+class Stepwise:
+    """A round that the test takes stage by stage, with the combiner's session in its hands."""
+
+    cast: Cast
+    state: GlobalState
+    sites: dict[str, SiteRunner]
+
+    def control(self, attempt: int = 0) -> Binding:
+        return self.cast.parties.binding(self.state, CONTROL, attempt)
+
+    @property
+    def start(self) -> bytes:
+        return self.cast.frame(Kind.START, self.control(), 0)
+
+    def open(self, attempt: int = 0) -> bytes:
+        return self.cast.frame(Kind.OPEN, self.control(attempt), 1)
+
+    def session(self, attempt: int = 0) -> CombinerSession:
+        setting = self.cast.parties.setting(self.state, attempt)
+        return CombinerSession(setting, identity=self.cast.server, journal=NoJournal())
+
+    def run(self, until: Kind, attempt: int = 0) -> CombinerSession:
+        """Up to where the frames of kind ``until`` are ready in ``requests`` (SUM: complete)."""
+        session = self.session(attempt)
+        for stage in REQUESTS[1 : REQUESTS.index(until)]:
+            for name in session.expected:
+                if stage is Kind.OPEN:
+                    self.sites[name].handle(self.start)
+                request = self.open(attempt) if stage is Kind.OPEN else session.requests[name]
+                session.receive(self.sites[name].handle(request))
+            session.close()
+        return session

@@ -14,7 +14,7 @@ from fedbcs_secure.cli.options import FLAGS, study_and_settings
 from fedbcs_secure.errors import StudyError
 from fedbcs_secure.federation.settings import SimulationSettings
 from fedbcs_secure.learning import device
-from fedbcs_secure.study import Study
+from fedbcs_secure.study import Study, build
 
 
 def write(path: Path, text: str) -> Path:
@@ -31,14 +31,28 @@ def test_the_template_holds_the_defaults_it_claims(tmp_path: Path) -> None:
     plain = study_and_settings(write(tmp_path, TEMPLATE), {})[0]
     assert plain == Study(name="my study")
     settled = TEMPLATE
+    by_roster = ("sites =", "out =", "threshold =", "colluders =")
     for line in TEMPLATE.splitlines():
         # Switch on every commented setting that shows a default of its own.
-        if line.startswith("# ") and " = " in line and "sites =" not in line and "out" not in line:
+        if line.startswith("# ") and " = " in line and not any(key in line for key in by_roster):
             settled = settled.replace(line, line.removeprefix("# "))
     shown = study_and_settings(write(tmp_path, settled), {})[0]
     assert shown.resolved().model_copy(update={"name": "x"}) == Study().resolved().model_copy(
         update={"name": "x"}
     )
+
+
+def test_the_templates_terms_are_those_of_four_sites() -> None:
+    roster = [{"name": s, "weight": 1.0, "steps": 1, "classes": [0, 1]} for s in "ABCD"]
+    assert build({"roster": roster}).terms == (3, 1)
+    assert "# threshold = 3 " in TEMPLATE
+    assert "# colluders = 1 " in TEMPLATE
+
+
+def test_drops_and_terms_are_flags(tmp_path: Path) -> None:
+    file = write(tmp_path, 'drop = ["A@share:1"]\nthreshold = 4\n')
+    study, settings = study_and_settings(file, {"colluders": 2})
+    assert (study.threshold, study.colluders, settings.drop) == (4, 2, ("A@share:1",))
 
 
 def test_flags_win_over_the_file(tmp_path: Path) -> None:

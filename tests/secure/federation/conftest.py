@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from federation_fixtures import FUSED, TENSORS
+from federation_fixtures import FUSED, TENSORS, Cast, Stepwise, make_study
 
 from fedbcs_secure.federation.combine import initial_state
 from fedbcs_secure.federation.layout import Layout, layout
@@ -21,5 +21,16 @@ def start() -> Callable[[Study], tuple[Layout, GlobalState]]:
         plan = layout(study, TENSORS, fused)
         weights = np.random.default_rng(0).standard_normal(plan.parameters).astype(np.float32)
         return plan, initial_state(study, plan, weights)
+
+    return make
+
+
+@pytest.fixture
+def stepwise(start: Callable[[Study], tuple[Layout, GlobalState]]) -> Callable[..., Stepwise]:
+    def make(names: str = "ABCD", **values: object) -> Stepwise:
+        study = make_study(names, **values)
+        plan, state = start(study)
+        cast = Cast(study, plan)
+        return Stepwise(cast, state, cast.sites(state))
 
     return make

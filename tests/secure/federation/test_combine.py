@@ -24,6 +24,7 @@ from fedbcs_secure.federation.layout import Layout, layout, share
 from fedbcs_secure.federation.protect import encode, modulus_bits, weighted
 from fedbcs_secure.federation.release import Update, form_update
 from fedbcs_secure.federation.state import GlobalState
+from fedbcs_secure.learning.finch import aggregate
 from fedbcs_secure.learning.weights import TensorSpec
 from fedbcs_secure.study import Study
 
@@ -32,11 +33,14 @@ DEFAULT_GOLDEN = Path(__file__).parents[2] / "golden"
 GOLDEN = Path(os.environ.get("FEDBCS_GOLDEN", DEFAULT_GOLDEN))
 
 
-def total_of(study: Study, plan: Layout, state: GlobalState, scale: float = 1e-3) -> np.ndarray:
+def total_of(
+    study: Study, plan: Layout, state: GlobalState, scale: float = 1e-3, names: str = ""
+) -> np.ndarray:
+    """The sum over sites ``names``, by default over all."""
     total = np.zeros(plan.length, np.uint32)
-    for entry in study.roster:
-        update = form_update(fake_training(entry.name, state, scale=scale), state, plan, entry.name)
-        total += encode(update, state, plan, study, entry.name).codes
+    for name in names or [entry.name for entry in study.roster]:
+        update = form_update(fake_training(name, state, scale=scale), state, plan, name)
+        total += encode(update, state, plan, study, name).codes
     return total & np.uint32((1 << modulus_bits(study)) - 1)
 
 
@@ -143,12 +147,117 @@ def test_finch_clusters_each_holders_prototypes(start: Start) -> None:
         ).codes
         total += codes
         own.append(codes[plan.parameters :])
-    after = next_state(state, total, plan, study, own)
+    after = next_state(state, total, plan, study, individual=own)
     for item in after.prototypes:
         assert item.rows.shape == (2, FUSED)
         found = sorted(float(row @ base) for row in item.rows)
         assert found[0] < 0 < found[1]
         assert np.abs(np.abs(item.rows) - np.abs(base)).max() < 0.05
+
+
+@pytest.mark.parametrize("form", ["gentle", "faithful"])
+@pytest.mark.parametrize("names", ["BCDEF", "ABCDE", "ACEFG", "ABCDEFG"])
+def test_the_average_of_survivors_is_that_of_a_study_of_their_own(
+    start: Start, names: str, form: str
+) -> None:
+    """RO-4.1: a round without some sites moves as if the study had been without them."""
+    whole = make_study("ABCDEFG", alignment={"form": form})
+    plan, state = start(whole)
+    after = next_state(state, total_of(whole, plan, state, names=names), plan, whole, names)
+    weights = {s.name: s.weight for s in whole.roster}
+    parts = np.array([weights[name] for name in names]) / sum(weights[name] for name in names)
+    results = [fake_training(name, state) for name in names]
+    moved = after.weights.astype(np.float64) - state.weights
+    expected = sum(p * r.delta.astype(np.float64) for p, r in zip(parts, results, strict=True))
+    present = sum(share(whole, name) for name in names)
+    step = 2.0 ** (state.exponents[0] - whole.codec.bits + 1)
+    # a stochastic rounding a site, over the shares that are in; float32 addition to weights of 3
+    assert np.abs(moved - expected).max() < len(names) * step / present + 3e-7
+    if form == "gentle":
+        parts = np.full(len(names), 1 / len(names))
+    for slot, item in zip(plan.slots, after.prototypes, strict=True):
+        means = [r.prototypes[slot.view][0][slot.label] for r in results]
+        wanted = sum(p * m.astype(np.float64) for p, m in zip(parts, means, strict=True))
+        assert np.abs(item.rows[0] - wanted).max() < 1e-3
+
+
+def test_without_a_word_on_survivors_all_are_meant(start: Start) -> None:
+    study = make_study()
+    plan, state = start(study)
+    total = total_of(study, plan, state)
+    digests = {
+        next_state(state, total, plan, study).digest,
+        next_state(state, total, plan, study, "ABCD").digest,
+        next_state(state, total, plan, study, ["A", "B", "C", "D"]).digest,
+    }
+    assert len(digests) == 1
+
+
+def test_who_is_in_the_sum_changes_what_it_means(start: Start) -> None:
+    """The same integers over other sites are another state: three zeros lie elsewhere than four."""
+    study = make_study()
+    plan, state = start(study)
+    total = total_of(study, plan, state, names="ABC")
+    states = [next_state(state, total, plan, study, names) for names in ("ABC", "ABD", "BCD")]
+    assert len({after.digest for after in states}) == 3
+
+
+def test_momentum_takes_the_survivors_average(start: Start) -> None:
+    study = make_study(method="fedavg", server_momentum=0.5)
+    plan, state = start(study)
+    one = next_state(state, total_of(study, plan, state, names="ABD"), plan, study, "ABD")
+    plain = next_state(
+        GlobalState(0, state.weights, np.zeros(0, np.float32), (), state.exponents),
+        total_of(study, plan, state, names="ABD"),
+        plan,
+        make_study(method="fedavg"),
+        "ABD",
+    )
+    assert np.array_equal(one.weights, plain.weights)
+    two = next_state(one, total_of(study, plan, one, names="BCD"), plan, study, "BCD")
+    moved = two.weights.astype(np.float64) - one.weights
+    assert np.allclose(two.velocity, moved, atol=3e-7)
+    assert not np.allclose(two.velocity - 0.5 * one.velocity, 0, atol=1e-5)
+
+
+def test_a_sum_that_fewer_sites_cannot_have_made_is_refused(start: Start) -> None:
+    study = make_study()
+    plan, state = start(study)
+    total = total_of(study, plan, state, names="ABC")
+    total[5] = 3 * (2**16 - 2)
+    next_state(state, total.copy(), plan, study, "ABC")
+    total[5] += 1
+    with pytest.raises(ProtocolError):
+        next_state(state, total, plan, study, "ABC")
+    next_state(state, total, plan, study, "ABCD")
+
+
+def test_finch_clusters_the_survivors_alone(start: Start) -> None:
+    """Whoever holds the class and is in the sum; shares are undone for each by its own."""
+    roster = [
+        {"name": s, "weight": float(10 + 5 * i), "steps": 3, "classes": [0, 1] if s != "C" else [0]}
+        for i, s in enumerate("ABCDEFG")
+    ]
+    finch = {"form": "faithful", "prototypes": "finch"}
+    study = make_study(protection="none", alignment=finch, roster=roster)
+    plan, state = start(study)
+    names = "ACDEF"
+    own = []
+    for name in names:
+        update = form_update(fake_training(name, state), state, plan, name)
+        own.append(encode(update, state, plan, study, name).codes[plan.parameters :])
+    total = total_of(study, plan, state, names=names)
+    after = next_state(state, total, plan, study, names, own)
+    for slot, item in zip(plan.slots, after.prototypes, strict=True):
+        holders = [name for name in names if name in slot.holders]
+        assert holders == list("ADEF" if slot.label == 1 else "ACDEF")
+        means = [fake_training(n, state).prototypes[slot.view][0][slot.label] for n in holders]
+        wanted = aggregate(np.stack(means))
+        assert item.rows.shape == wanted.shape
+        assert np.abs(item.rows - wanted).max() < 2e-3
+    assert np.array_equal(
+        after.weights, next_state(state, total, plan, study, names, own[::-1]).weights
+    )
 
 
 def test_ranges_follow_the_sum_but_fall_slowly(start: Start) -> None:

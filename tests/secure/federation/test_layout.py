@@ -33,6 +33,53 @@ def test_a_class_with_too_few_holders_is_left_out() -> None:
     assert [(s.view, s.label) for s in plan.slots] == [(0, 0), (1, 0)]
 
 
+def _held_by(count: int, sites: int, **values: object) -> list[int]:
+    """The classes that are aligned when ``count`` of ``sites`` hold class 1, and all class 0."""
+    roster = [
+        {"name": f"s{i}", "weight": 1.0, "steps": 1, "classes": [0, 1] if i < count else [0]}
+        for i in range(sites)
+    ]
+    plan = layout(make_study(roster=roster, **values), TENSORS, FUSED)
+    return [slot.label for slot in plan.slots if slot.view == 0]
+
+
+@pytest.mark.parametrize(
+    ("sites", "fewest", "values"),
+    [
+        (3, 3, {}),
+        (4, 4, {}),  # one may drop out, and three must be left
+        (5, 4, {}),
+        (7, 5, {}),
+        (9, 6, {}),
+        (10, 7, {}),  # two colluders, three may drop out: four must be left
+        (7, 3, {"threshold": 7}),
+        (7, 4, {"threshold": 6}),
+        (7, 7, {"min_sites": 5}),
+        (7, 6, {"min_sites": 5, "threshold": 6}),
+        (9, 6, {"colluders": 3, "threshold": 8}),
+        (7, 5, {"protection": "none"}),
+    ],
+)
+def test_a_class_needs_enough_holders_for_those_that_may_drop_out(
+    sites: int, fewest: int, values: dict[str, object]
+) -> None:
+    assert _held_by(fewest, sites, **values) == [0, 1]
+    assert _held_by(fewest - 1, sites, **values) == [0]
+
+
+@given(st.integers(3, 40), st.data())
+def test_of_an_aligned_class_enough_holders_are_left_whoever_drops_out(
+    sites: int, data: st.DataObject
+) -> None:
+    roster = [{"name": f"s{i}", "weight": 1.0, "steps": 1, "classes": [0, 1]} for i in range(sites)]
+    study = make_study(roster=roster)
+    threshold, colluders = study.terms
+    holders = data.draw(st.sets(st.integers(0, sites - 1), min_size=study.fewest_holders))
+    survivors = data.draw(st.sets(st.integers(0, sites - 1), min_size=threshold))
+    # a sum over at least two that do not collude, and never fewer than the study wants
+    assert len(holders & survivors) >= max(colluders + 2, study.min_sites)
+
+
 def test_no_alignment_no_prototypes() -> None:
     assert layout(make_study(method="fedavg"), TENSORS, 0).slots == ()
 

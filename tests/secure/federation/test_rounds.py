@@ -2,70 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 import numpy as np
 import pytest
-from federation_fixtures import fake_training, make_study
+from federation_fixtures import (
+    FUSED,
+    TENSORS,
+    Cast,
+    Lines,
+    fake_training,
+    known_identity,
+    make_study,
+)
 from scipy import stats
 
-from fedbcs_protocols.binding import COMBINER, Binding
-from fedbcs_protocols.errors import (
-    BadSignature,
-    PeerError,
-    ProtocolError,
-    UnexpectedFrame,
-    WrongBinding,
-)
+from fedbcs_protocols.errors import MalformedFrame, PeerError, UnexpectedFrame, WrongBinding
 from fedbcs_protocols.identity import Identity
-from fedbcs_protocols.messages import MaskedInput, SumBroadcast
+from fedbcs_protocols.messages import MaskedInput
 from fedbcs_protocols.ring import pack, unpack
-from fedbcs_protocols.secagg import CombinerSession
+from fedbcs_protocols.secagg.messages import Advertise, KeyList
 from fedbcs_protocols.wire import Frame, Kind, decode, seal
-from fedbcs_secure.errors import StudyError
+from fedbcs_secure.errors import RoundError, StudyError
 from fedbcs_secure.federation.combiner import RoundCombiner
+from fedbcs_secure.federation.dropouts import Drop, DroppingChannel
 from fedbcs_secure.federation.layout import Layout
-from fedbcs_secure.federation.memory import MemoryChannel, MemoryFederation
+from fedbcs_secure.federation.memory import MemoryFederation
 from fedbcs_secure.federation.protect import encode
 from fedbcs_secure.federation.release import form_update
-from fedbcs_secure.federation.rounds import CONTROL, SUM, Parties
+from fedbcs_secure.federation.rounds import Parties
 from fedbcs_secure.federation.site import SiteRunner
 from fedbcs_secure.federation.state import GlobalState
 from fedbcs_secure.study import Study
 
 Start = Callable[[Study], tuple[Layout, GlobalState]]
-ANYTHING = dict.fromkeys(Kind, 1 << 30)
+Replies = dict[str, bytes]
+
+STAGE_KINDS = [
+    Kind.READY,
+    Kind.ADVERTISE,
+    Kind.SHARES,
+    Kind.MASKED_INPUT,
+    Kind.CONSISTENCY,
+    Kind.UNMASK,
+    Kind.ACCEPTED,
+]
 
 
-class Tap:
-    """A channel that keeps copies of what passes, as a curious server would."""
-
-    def __init__(self, inner: MemoryChannel) -> None:
-        self.inner = inner
-        self.down: list[bytes] = []
-        self.up: dict[str, list[bytes]] = {}
-
-    def broadcast(self, frame: bytes) -> Iterator[tuple[str, bytes]]:
-        self.down.append(frame)
-        for site, reply in self.inner.broadcast(frame):
-            self.up.setdefault(site, []).append(reply)
-            yield site, reply
+def assemble(
+    start: Start, names: str = "ABCD", **values: object
+) -> tuple[RoundCombiner, Lines, Cast, GlobalState]:
+    study = make_study(names, **values)
+    plan, state = start(study)
+    cast = Cast(study, plan)
+    return cast.combiner(), Lines(cast.sites(state)), cast, state
 
 
-def assemble(study: Study, plan: Layout, state: GlobalState) -> tuple[RoundCombiner, Tap, dict]:
-    identities = {s.name: Identity.generate() for s in study.roster}
-    server = Identity.generate()
-    parties = Parties(
-        study,
-        plan,
-        {name: identity.public for name, identity in identities.items()},
-        server.public,
-    )
-    sites = {
-        name: SiteRunner(name, identity, parties, state, fake_training)
-        for name, identity in identities.items()
-    }
-    return RoundCombiner(server, parties), Tap(MemoryChannel(sites)), sites
+class Meddled:
+    """All sites answer; then ``change`` gets hold of the replies to the ``at``-th request."""
+
+    def __init__(
+        self,
+        sites: Mapping[str, SiteRunner],
+        at: int,
+        change: Callable[[Replies], list[tuple[str, bytes]]],
+    ) -> None:
+        self.lines, self.at, self.change, self.calls = Lines(sites), at, change, -1
+
+    def exchange(self, requests: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
+        self.calls += bool(requests)
+        replies = dict(self.lines.exchange(requests))
+        yield from self.change(replies) if self.calls == self.at else replies.items()
 
 
 @pytest.mark.parametrize("method", ["fedbcs", "fedavg"])
@@ -79,37 +87,51 @@ def test_secagg_and_none_give_the_same_state_bit_for_bit(
         plan, state = start(study)
         federation = MemoryFederation(study, plan, fake_training)
         for _ in range(3):
-            state = federation.run_round(state).state
+            outcome = federation.run_round(state)
+            assert (outcome.survivors, outcome.attempts) == (tuple(names), 1)
+            state = outcome.state
         digests.append(state.digest)
     assert digests[0] == digests[1]
 
 
-def test_every_site_reaches_the_combiners_state(start: Start) -> None:
-    study = make_study()
-    plan, state = start(study)
-    combiner, tap, sites = assemble(study, plan, state)
-    following = combiner.run(tap, state)
-    assert {site.state.digest for site in sites.values()} == {following.digest}
-    assert following.round == 1
+def test_above_32_sites_the_sparse_graph_gives_the_same_state_too(start: Start) -> None:
+    roster = [
+        {"name": f"s{i}", "weight": 1.0 + i, "steps": 3, "classes": [0, 1]} for i in range(40)
+    ]
+    digests = []
+    for protection in ("secagg", "none"):
+        combiner, lines, cast, state = assemble(
+            start, roster=roster, protection=protection, colluders=2, codec={"bits": 12}
+        )
+        assert not cast.parties.terms.graph.complete
+        drops = [Drop("s7", "masked_input", 0)]
+        channel = DroppingChannel(lines, drops, 0, plain=protection == "none")
+        result = combiner.run(channel, state)
+        assert len(result.survivors) == 39
+        digests.append(result.state.digest)
+    assert digests[0] == digests[1]
+
+
+@pytest.mark.parametrize("protection", ["secagg", "none"])
+def test_every_site_reaches_the_combiners_state(start: Start, protection: str) -> None:
+    combiner, lines, _, state = assemble(start, protection=protection)
+    result = combiner.run(lines, state)
+    assert {site.state.digest for site in lines.sites.values()} == {result.state.digest}
+    assert (result.state.round, result.attempts, result.faults) == (1, 1, {})
+    assert result.survivors == ("A", "B", "C", "D")
 
 
 def test_the_server_sees_no_sites_vector(start: Start) -> None:
     """The masked vector is not the site's, and its values are uniform in the ring."""
-    study = make_study(codec={"bits": 8})
-    plan, state = start(study)
-    combiner, tap, _ = assemble(study, plan, state)
-    combiner.run(tap, state)
+    combiner, lines, cast, state = assemble(start, codec={"bits": 8})
+    combiner.run(lines, state)
     seen = []
-    for site in "ABCD":
-        (frame,) = [
-            f for f in (decode(r, ANYTHING) for r in tap.up[site]) if f.kind is Kind.MASKED_INPUT
-        ]
-        shape = combiner._parties.shape
+    shape = cast.parties.shape
+    for site, (frame,) in lines.sent(Kind.MASKED_INPUT).items():
         packed = MaskedInput.decode(frame.body, sender=site, shape=shape).packed
         masked = unpack(packed, shape.count, shape.bits)
-        own = encode(
-            form_update(fake_training(site, state), state, plan, site), state, plan, study, site
-        ).codes
+        update = form_update(fake_training(site, state), state, cast.plan, site)
+        own = encode(update, state, cast.plan, cast.study, site).codes
         assert np.mean(masked == own) < 0.05
         seen.append(masked)
     high_bits = np.concatenate(seen) >> 6  # 10-bit ring: 16 bins
@@ -119,40 +141,33 @@ def test_the_server_sees_no_sites_vector(start: Start) -> None:
 
 
 def test_what_a_site_sends_besides_does_not_depend_on_its_data(start: Start) -> None:
-    """All frames but the masked vector have constant length and no body but a fresh key."""
-    study = make_study()
-    plan, state = start(study)
-    combiner, tap, _ = assemble(study, plan, state)
-    combiner.run(tap, state)
-    for replies in tap.up.values():
-        frames = [decode(r, ANYTHING) for r in replies]
-        assert [f.kind for f in frames] == [
-            Kind.READY,
-            Kind.ADVERTISE,
-            Kind.MASKED_INPUT,
-            Kind.ACCEPTED,
-        ]
-        assert [len(f.body) for f in frames] == [
-            0,
-            32,
-            combiner._parties.shape.body_bytes,
-            0,
-        ]
+    """Two federations with other data: the same frames in the same order, as long as before."""
+    seen = []
+    for scale in (1e-3, 1e-6):
+        combiner, lines, cast, state = assemble(start)
+        train = partial(fake_training, scale=scale, lacking=("B",) if scale == 1e-6 else ())
+        lines.sites = {name: cast.site(name, state, train) for name in lines.sites}
+        combiner.run(lines, state)
+        for replies in lines.up.values():
+            frames = [decode(reply, dict.fromkeys(Kind, 1 << 30)) for reply in replies]
+            assert [frame.kind for frame in frames] == STAGE_KINDS
+            seen.append(tuple(len(frame.body) for frame in frames))
+    # three others hold 82 encrypted bytes each; shares of 33 bytes for four sites
+    vector = cast.parties.shape.body_bytes
+    assert set(seen) == {(0, 96, 3 * 82, vector, 32, 4 * 33, 0)}
 
 
-def test_mask_keys_are_fresh_in_every_round(start: Start) -> None:
-    study = make_study()
-    plan, state = start(study)
-    combiner, tap, _ = assemble(study, plan, state)
+def test_keys_and_commitments_are_fresh_in_every_round(start: Start) -> None:
+    combiner, lines, cast, state = assemble(start)
     for _ in range(3):
-        state = combiner.run(tap, state)
-    keys = [
-        bytes(f.body)
-        for replies in tap.up.values()
-        for f in (decode(r, ANYTHING) for r in replies)
-        if f.kind is Kind.ADVERTISE
-    ]
-    assert len(set(keys)) == len(keys) == 12
+        state = combiner.run(lines, state).state
+    seen: list[bytes] = []
+    graph = cast.parties.terms.graph
+    for site, frames in lines.sent(Kind.ADVERTISE).items():
+        for frame in frames:
+            advert = Advertise.decode(frame.body, sender=site, graph=graph, sites=4)
+            seen += [advert.mask_key, advert.share_key, advert.commitment]
+    assert len(set(seen)) == len(seen) == 3 * 4 * 3
 
 
 def test_upload_is_m_bits_a_value(start: Start) -> None:
@@ -160,144 +175,164 @@ def test_upload_is_m_bits_a_value(start: Start) -> None:
     plan, state = start(study)
     outcome = MemoryFederation(study, plan, fake_training).run_round(state)
     packed = -(-plan.length // 32) * 4 * 18
-    assert packed < outcome.bytes_up < packed + 1500
+    assert packed < outcome.bytes_up < packed + 2000
 
 
-def sites_reply(start: Start) -> tuple[RoundCombiner, Tap, dict, GlobalState]:
-    study = make_study()
-    plan, state = start(study)
-    return (*assemble(study, plan, state), state)
+def test_the_combiner_numbers_its_stages_and_checks_the_sites_numbers(start: Start) -> None:
+    def renumbered(replies: Replies) -> list[tuple[str, bytes]]:
+        reply = decode(replies["B"], dict.fromkeys(Kind, 1 << 30))
+        changed = Frame(reply.kind, reply.binding, "B", reply.sequence + 1, reply.body)
+        return list((replies | {"B": seal(changed, known_identity("B"))}).items())
 
-
-def test_a_replayed_start_is_refused(start: Start) -> None:
-    combiner, tap, sites, state = sites_reply(start)
-    combiner.run(tap, state)
-    with pytest.raises(WrongBinding, match="round"):
-        sites["A"].handle(tap.down[0])
-
-
-def taken_apart(start: Start, **values: object) -> tuple[Identity, Parties, dict, GlobalState]:
-    """Sites, and the server's identity to sign frames with as one pleases."""
-    study = make_study(**values)
-    plan, state = start(study)
-    identities = {s.name: Identity.generate() for s in study.roster}
-    server = Identity.generate()
-    parties = Parties(study, plan, {n: i.public for n, i in identities.items()}, server.public)
-    sites = {n: SiteRunner(n, i, parties, state, fake_training) for n, i in identities.items()}
-    return server, parties, sites, state
-
-
-def frame(
-    server: Identity, binding: Binding, kind: Kind, sequence: int, body: bytes = b""
-) -> bytes:
-    return seal(Frame(kind, binding, COMBINER, sequence, body), server)
-
-
-def forged_sum(server: Identity, parties: Parties, state: GlobalState) -> bytes:
-    total = np.full(parties.shape.count, 4 * (2**15 - 1) + 9, np.uint32)
-    body = SumBroadcast(parties.shape, pack(total, parties.shape.bits)).encode()
-    return frame(server, parties.binding(state, SUM), Kind.SUM, 1, body)
-
-
-def test_a_second_start_or_open_in_a_round_is_refused(start: Start) -> None:
-    server, parties, sites, state = taken_apart(start)
-    control = parties.binding(state, CONTROL)
-    starting = frame(server, control, Kind.START, 0)
-    opening = frame(server, control, Kind.OPEN, 1)
-    with pytest.raises(UnexpectedFrame, match="has not been started"):
-        sites["A"].handle(opening)
-    sites["A"].handle(starting)
-    with pytest.raises(UnexpectedFrame, match="started already"):
-        sites["A"].handle(starting)
-    sites["A"].handle(opening)
-    with pytest.raises(UnexpectedFrame, match="opened already"):
-        sites["A"].handle(opening)
+    for at in range(7):
+        combiner, lines, _, state = assemble(start)
+        result = combiner.run(Meddled(lines.sites, at, renumbered), state)
+        assert isinstance(result.faults["B"], WrongBinding)
+        assert result.faults["B"].field == "sequence"
+        # who signed wrongly, or said so too late, is in the sum; before that it is not
+        assert ("B" in result.survivors) == (at >= 4)
 
 
 @pytest.mark.parametrize("protection", ["secagg", "none"])
-def test_a_sum_without_this_sites_part_is_refused(start: Start, protection: str) -> None:
-    server, parties, sites, state = taken_apart(start, protection=protection)
-    forged = forged_sum(server, parties, state)
-    with pytest.raises(UnexpectedFrame, match="not been started"):
-        sites["A"].handle(forged)
-    sites["A"].handle(frame(server, parties.binding(state, CONTROL), Kind.START, 0))
-    with pytest.raises(UnexpectedFrame, match="no part in"):
-        sites["A"].handle(forged)
-    assert sites["A"].state.digest == state.digest
+def test_every_reply_must_come_on_its_own_line(start: Start, protection: str) -> None:
+    """RO-2.5: two sites speak for each other; neither is heard, and the others go on."""
+
+    def crossed(replies: Replies) -> list[tuple[str, bytes]]:
+        return [*(replies | {"A": replies["B"], "B": replies["A"]}).items()]
+
+    for at in range(7 if protection == "secagg" else 3):
+        combiner, lines, _, state = assemble(start, "ABCDEFG", protection=protection)
+        result = combiner.run(Meddled(lines.sites, at, crossed), state)
+        assert set(result.faults) == {"A", "B"}
+        heard = at >= (4 if protection == "secagg" else 2)
+        assert result.survivors == tuple("ABCDEFG" if heard else "CDEFG")
 
 
-def test_a_sum_before_the_masked_input_is_refused(start: Start) -> None:
-    server, parties, sites, state = taken_apart(start)
-    control = parties.binding(state, CONTROL)
-    sites["A"].handle(frame(server, control, Kind.START, 0))
-    sites["A"].handle(frame(server, control, Kind.OPEN, 1))
-    with pytest.raises(ProtocolError):
-        sites["A"].handle(forged_sum(server, parties, state))
-    assert sites["A"].state.digest == state.digest
+@pytest.mark.parametrize("protection", ["secagg", "none"])
+def test_the_same_site_twice_is_not_two_sites(start: Start, protection: str) -> None:
+    expected = None
+    for at in range(-1, 7 if protection == "secagg" else 3):
+        combiner, lines, _, state = assemble(start, protection=protection)
+        doubled = Meddled(lines.sites, at, lambda r: [("A", r["A"]), *r.items()])
+        result = combiner.run(doubled, state)
+        expected = expected or result.state.digest
+        assert result.state.digest == expected
+        assert result.survivors == ("A", "B", "C", "D")
 
 
-@pytest.mark.parametrize(
-    ("phase", "sequence", "field"), [(SUM, 0, "phase"), (CONTROL, 1, "sequence")]
-)
-def test_phase_and_sequence_are_checked(
-    start: Start, phase: int, sequence: int, field: str
-) -> None:
-    server, parties, sites, state = taken_apart(start)
-    wrong = frame(server, parties.binding(state, phase), Kind.START, sequence)
-    with pytest.raises(WrongBinding, match=field):
-        sites["A"].handle(wrong)
+@pytest.mark.parametrize("protection", ["secagg", "none"])
+def test_a_site_that_sends_nonsense_is_missed_by_name(start: Start, protection: str) -> None:
+    """Whatever one site sends, and in whatever stage, the others finish the round."""
+    for at in range(7 if protection == "secagg" else 3):
+        for nonsense in (b"", b"FBCS" + bytes(300)):
+            combiner, lines, _, state = assemble(start, protection=protection)
+            meddled = Meddled(lines.sites, at, lambda r, bad=nonsense: [*(r | {"D": bad}).items()])
+            result = combiner.run(meddled, state)
+            assert set(result.faults) == {"D"}
+            assert result.state.round == 1
 
 
-def test_the_combiner_checks_sequences_too(start: Start) -> None:
-    combiner, _, sites, state = sites_reply(start)
-
-    class Renumbered:
-        def broadcast(self, data: bytes) -> Iterator[tuple[str, bytes]]:
-            for name, site in sites.items():
-                reply = decode(site.handle(data), ANYTHING)
-                changed = Frame(reply.kind, reply.binding, name, reply.sequence + 1, reply.body)
-                yield name, seal(changed, site._identity)
-
-    with pytest.raises(WrongBinding, match="sequence"):
-        combiner.run(Renumbered(), state)
-
-
-def test_no_training_after_the_studys_last_round(start: Start) -> None:
-    study = make_study(rounds=1)
-    plan, state = start(study)
-    combiner, tap, _ = assemble(study, plan, state)
-    state = combiner.run(tap, state)
-    with pytest.raises(UnexpectedFrame, match="rounds are over"):
-        combiner.run(tap, state)
-
-
-def test_bytes_of_a_stranger_do_not_end_a_sites_part(start: Start) -> None:
-    server, parties, sites, state = taken_apart(start)
-    control = parties.binding(state, CONTROL)
-    replies = {}
-    for name, site in sites.items():
-        site.handle(frame(server, control, Kind.START, 0))
-        replies[name] = site.handle(frame(server, control, Kind.OPEN, 1))
-    session = CombinerSession(
-        identity=server,
-        roster=parties.roster,
-        binding=parties.binding(state, SUM),
-        bits=parties.shape.bits,
-        count=parties.shape.count,
+def test_a_plain_vector_of_another_form_is_a_fault_of_its_sender(start: Start) -> None:
+    """A genuine frame whose body is no packed vector: bits beyond its last value are set."""
+    _, _, cast, state = assemble(start, protection="none", method="fedavg")
+    shape = cast.parties.shape
+    body = bytearray(
+        MaskedInput(shape, pack(np.zeros(shape.count, np.uint32), shape.bits)).encode()
     )
-    for reply in replies.values():
-        session.receive_advertise(reply)
-    key_list = session.key_list()
-    stranger = Identity.generate()
-    fake = decode(key_list, ANYTHING)
-    with pytest.raises(BadSignature):
-        sites["A"].handle(seal(Frame(fake.kind, fake.binding, COMBINER, 0, fake.body), stranger))
-    for site in sites.values():
-        session.receive_masked(site.handle(key_list))
-    closing = session.sum_frame()
-    for site in sites.values():
-        site.handle(closing)
-    assert len({site.state.digest for site in sites.values()}) == 1
+    for bad in (body[:-1] + b"\xff", b"\xff" * len(body)):
+
+        def replaced(replies: Replies, body: bytes = bytes(bad)) -> list[tuple[str, bytes]]:
+            frame = decode(replies["C"], dict.fromkeys(Kind, 1 << 30))
+            changed = Frame(frame.kind, frame.binding, "C", frame.sequence, body)
+            return list((replies | {"C": seal(changed, known_identity("C"))}).items())
+
+        combiner = cast.combiner()
+        result = combiner.run(Meddled(cast.sites(state), 1, replaced), state)
+        assert isinstance(result.faults["C"], MalformedFrame)
+        assert result.survivors == ("A", "B", "D")
+
+
+@pytest.mark.parametrize("protection", ["secagg", "none"])
+def test_too_few_that_are_ready_end_the_round_before_any_key_is_made(
+    start: Start, protection: str
+) -> None:
+    combiner, lines, _, state = assemble(start, protection=protection)
+    lines.silent = lambda name, frame: name in "AD"
+    with pytest.raises(RoundError, match="2 of 4 sites are ready, the threshold is 3"):
+        combiner.run(lines, state)
+    assert not any(lines.sent(Kind.ADVERTISE).values())
+    assert not any(lines.sent(Kind.PLAIN_INPUT).values())
+
+
+def test_too_few_plain_vectors_end_the_round(start: Start) -> None:
+    combiner, lines, _, state = assemble(start, protection="none")
+    lines.silent = lambda name, frame: name in "AD" and frame.kind is Kind.OPEN
+    with pytest.raises(RoundError, match="2 of 4 sites sent their update"):
+        combiner.run(lines, state)
+
+
+def test_a_site_from_another_state_takes_no_part(start: Start) -> None:
+    """A site led astray refuses the very first frame: the state's digest binds it."""
+    combiner, lines, _, state = assemble(start)
+    weights = state.weights.copy()
+    weights[0] += 1
+    lines.sites["A"].state = GlobalState(0, weights, state.velocity, (), state.exponents)
+    result = combiner.run(lines, state)
+    assert result.survivors == ("B", "C", "D")
+    assert {name for name, _ in lines.errors} == {"A"}
+    assert isinstance(lines.errors[0][1], WrongBinding)
+
+
+@pytest.mark.parametrize("protection", ["secagg", "none"])
+def test_a_site_that_has_not_taken_the_last_sum_is_not_asked_to_train(
+    start: Start, protection: str
+) -> None:
+    combiner, lines, _, state = assemble(start, protection=protection)
+    lines.silent = lambda name, frame: name == "B" and frame.kind is Kind.SUM
+    state = combiner.run(lines, state).state
+    heard = len(lines.down["B"])
+    assert combiner.run(lines, state).survivors == ("A", "C", "D")
+    assert len(lines.down["B"]) == heard
+    assert lines.errors == []
+
+
+def test_frames_of_another_federation_are_refused(start: Start) -> None:
+    combiner, lines, _, state = assemble(start)
+    combiner.run(lines, state)
+    _, other, _, _ = assemble(start, seed=1)
+    for late in lines.down["B"]:
+        with pytest.raises(PeerError):
+            other.sites["B"].handle(late)
+
+
+@pytest.mark.parametrize("protection", ["secagg", "none"])
+def test_no_training_after_the_studys_last_round(start: Start, protection: str) -> None:
+    combiner, lines, _, state = assemble(start, rounds=1, protection=protection)
+    state = combiner.run(lines, state).state
+    with pytest.raises(RoundError):
+        combiner.run(lines, state)
+    assert all(isinstance(error, UnexpectedFrame) for _, error in lines.errors)
+    assert "rounds are over" in str(lines.errors[0][1])
+
+
+def test_finch_shows_prototypes_and_only_then(start: Start) -> None:
+    combiner, lines, _, state = assemble(
+        start, protection="none", alignment={"form": "faithful", "prototypes": "finch"}
+    )
+    result = combiner.run(lines, state)
+    assert {s.state.digest for s in lines.sites.values()} == {result.state.digest}
+    assert all(1 <= len(p.rows) <= 4 for p in result.state.prototypes)
+    kinds = [decode(f, dict.fromkeys(Kind, 1 << 30)).kind for f in lines.down["A"]]
+    assert kinds == [Kind.START, Kind.OPEN, Kind.PLAIN_PROTOTYPES, Kind.SUM]
+
+
+def test_key_lists_hold_the_sites_own_frames(start: Start) -> None:
+    combiner, lines, cast, state = assemble(start)
+    combiner.run(lines, state)
+    frames = [decode(f, dict.fromkeys(Kind, 1 << 30)) for f in lines.down["A"]]
+    (body,) = [f.body for f in frames if f.kind is Kind.KEY_LIST]
+    listed = KeyList.decode(body, sender="c", graph=cast.parties.terms.graph, sites=4)
+    assert listed.frames == tuple(lines.up[name][1] for name in "ABCD")
 
 
 def test_a_round_over_other_sites_than_the_studys_does_not_exist(start: Start) -> None:
@@ -310,88 +345,20 @@ def test_a_round_over_other_sites_than_the_studys_does_not_exist(start: Start) -
         others = {name: keys.get(name, keys["A"]) for name in wrong}
         with pytest.raises(StudyError, match="identities"):
             Parties(study, plan, others, server)
+    with pytest.raises(StudyError, match="federated"):
+        Parties(make_study(method="local"), plan, keys, server)
 
 
-@pytest.mark.parametrize("stage", [0, 1, 2, 3])
-def test_every_reply_must_come_on_its_own_line(start: Start, stage: int) -> None:
-    combiner, _, sites, state = sites_reply(start)
-
-    class Crossed:
-        calls = 0
-
-        def broadcast(self, data: bytes) -> Iterator[tuple[str, bytes]]:
-            replies = {name: site.handle(data) for name, site in sites.items()}
-            if self.calls == stage:
-                replies["A"], replies["B"] = replies["B"], replies["A"]
-            self.calls += 1
-            yield from replies.items()
-
-    with pytest.raises(UnexpectedFrame, match="line of"):
-        combiner.run(Crossed(), state)
-
-
-def test_the_same_site_twice_is_not_two_sites(start: Start) -> None:
-    study = make_study(protection="none")
+def test_terms_and_thresholds_are_the_studys(start: Start) -> None:
+    study = make_study("ABCDEFG", colluders=2, max_reused_states=1)
     plan, state = start(study)
-    combiner, _, sites = assemble(study, plan, state)
-
-    class Doubled:
-        calls = 0
-
-        def broadcast(self, data: bytes) -> Iterator[tuple[str, bytes]]:
-            self.calls += 1
-            replies = {name: site.handle(data) for name, site in sites.items()}
-            if self.calls == 2:
-                yield "A", replies["A"]
-                yield "A", replies["A"]
-                replies.pop("B")
-            yield from replies.items()
-
-    with pytest.raises(ProtocolError, match="twice"):
-        combiner.run(Doubled(), state)
-
-
-def test_stages_of_another_federation_are_refused(start: Start) -> None:
-    combiner, tap, _, state = sites_reply(start)
-    combiner.run(tap, state)
-    _, _, fresh, _ = sites_reply(start)
-    for late in tap.down[1:]:
-        with pytest.raises(PeerError):
-            fresh["B"].handle(late)
-
-
-def test_a_silent_site_ends_the_round_by_name(start: Start) -> None:
-    combiner, _, sites, state = sites_reply(start)
-
-    class Silent:
-        def broadcast(self, frame: bytes) -> Iterator[tuple[str, bytes]]:
-            for name, site in sites.items():
-                if name != "C":
-                    yield name, site.handle(frame)
-
-    with pytest.raises(ProtocolError, match="C"):
-        combiner.run(Silent(), state)
-
-
-def test_different_states_leave_masks_that_do_not_cancel(start: Start) -> None:
-    """A site led astray refuses the very first frame: the state's digest binds it."""
-    combiner, tap, sites, state = sites_reply(start)
-    weights = state.weights.copy()
-    weights[0] += 1
-    sites["A"].state = GlobalState(0, weights, state.velocity, (), state.exponents)
-    with pytest.raises(WrongBinding, match="state"):
-        combiner.run(tap, state)
-
-
-def test_finch_shows_prototypes_and_only_then(start: Start) -> None:
-    study = make_study(protection="none", alignment={"form": "faithful", "prototypes": "finch"})
-    plan, state = start(study)
-    combiner, tap, sites = assemble(study, plan, state)
-    following = combiner.run(tap, state)
-    assert {s.state.digest for s in sites.values()} == {following.digest}
-    assert all(1 <= len(p.rows) <= 4 for p in following.prototypes)
-    kinds = [decode(f, ANYTHING).kind for f in tap.down]
-    assert kinds == [Kind.START, Kind.OPEN, Kind.PLAIN_PROTOTYPES, Kind.SUM]
+    parties = Cast(study, plan).parties
+    terms = parties.terms
+    assert (terms.sites, terms.threshold, terms.colluders, terms.max_reused_states) == (7, 5, 2, 1)
+    assert parties.threshold == 5
+    setting = parties.setting(state, 3)
+    assert (setting.binding.attempt, setting.binding.phase, setting.count) == (3, 1, plan.length)
+    assert setting.terms == terms
 
 
 def test_identities_are_part_of_what_frames_are_bound_to(start: Start) -> None:
@@ -406,3 +373,8 @@ def test_identities_are_part_of_what_frames_are_bound_to(start: Start) -> None:
         Parties(make_study(rounds=9), plan, keys, server).digest,
     }
     assert len(digests) == 4
+
+
+def test_the_fixtures_vector_has_weights_and_prototypes(start: Start) -> None:
+    plan, _ = start(make_study())
+    assert plan.length == sum(t.size for t in TENSORS) + 4 * FUSED

@@ -1,0 +1,160 @@
+"""The combiner's journals: one file an attempt, so that a crash loses no round.
+
+A record is its length (4 bytes), the first 8 bytes of its SHA-256, and itself. A file starts with a
+record that names the attempt: the encoded binding. What a crash left half written at the end is
+dropped when the file is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from fedbcs_protocols.binding import Binding
+from fedbcs_protocols.ring import Buffer
+from fedbcs_protocols.secagg import Journal, NoJournal
+from fedbcs_secure.federation.durable import sync_folder
+
+_HEAD = struct.Struct(">I8s")
+
+
+class Journals(Protocol):
+    """Where a combiner keeps the journals of its attempts."""
+
+    def latest(self, first: Binding) -> Binding | None:
+        """The binding of the last attempt of a round that was begun.
+
+        ``first`` is the binding of the round's attempt 0. None if nothing of the round is kept.
+        """
+        ...
+
+    def begin(self, binding: Binding) -> Journal:
+        """A new, empty journal."""
+        ...
+
+    def reopen(self, binding: Binding) -> tuple[Journal, Iterator[Buffer]]:
+        """The journal of an attempt, to go on with, and what it holds so far."""
+        ...
+
+    def forget(self, binding: Binding) -> None:
+        """Drop everything up to the round of ``binding``, which is finished and kept elsewhere."""
+        ...
+
+
+class NoJournals:
+    """Keeps nothing: for simulations, where a crash takes the sites with it."""
+
+    def latest(self, first: Binding) -> Binding | None:
+        return None
+
+    def begin(self, binding: Binding) -> Journal:
+        return NoJournal()
+
+    def reopen(self, binding: Binding) -> tuple[Journal, Iterator[Buffer]]:
+        return NoJournal(), iter(())
+
+    def forget(self, binding: Binding) -> None:
+        pass
+
+
+class FileJournal:
+    """Appends records to an open file; :meth:`sync` brings them to the disk."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def append(self, record: Buffer) -> None:
+        self._stream.write(_HEAD.pack(len(record), hashlib.sha256(record).digest()[:8]))
+        self._stream.write(record)
+
+    def sync(self) -> None:
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+
+    def __del__(self) -> None:
+        self._stream.close()
+
+
+@dataclass(frozen=True)
+class FileJournals:
+    """Journals in a folder, named by round, attempt, phase and the start of the state digest.
+
+    They hold masked vectors and the shares that take the masks off the sum: what the combiner
+    knows anyway, and no more.
+    """
+
+    folder: Path
+
+    def latest(self, first: Binding) -> Binding | None:
+        found = None
+        for path in sorted(self.folder.glob(f"{first.round:010d}-*.journal")):
+            with path.open("rb") as stream:
+                head = next(_records(stream), None)
+            if head is None or len(head) != Binding.ENCODED_BYTES:
+                continue  # a crash before the first sync: nothing was sent
+            binding = Binding.decode(bytes(head))
+            if _same_round(binding, first) and (found is None or binding.attempt > found.attempt):
+                found = binding
+        return found
+
+    def begin(self, binding: Binding) -> Journal:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        journal = FileJournal(self._path(binding).open("wb"))
+        journal.append(binding.encode())
+        journal.sync()
+        sync_folder(self.folder)
+        return journal
+
+    def reopen(self, binding: Binding) -> tuple[Journal, Iterator[Buffer]]:
+        path = self._path(binding)
+        with path.open("rb") as stream:
+            end = sum(_HEAD.size + len(record) for record in _records(stream))
+        appending = path.open("r+b")
+        appending.truncate(end)
+        appending.seek(end)
+        journal = FileJournal(appending)
+        # SA-8.5: whoever goes on acts on what is read here, so it must be on the disk.
+        journal.sync()
+        return journal, self._held(path)
+
+    def forget(self, binding: Binding) -> None:
+        for path in self.folder.glob("*.journal"):
+            # Rounds before it as well: a crash may have kept them from being dropped.
+            if path.name < f"{binding.round + 1:010d}":
+                path.unlink()
+
+    def _held(self, path: Path) -> Iterator[Buffer]:
+        with path.open("rb") as stream:
+            records = _records(stream)
+            next(records, None)
+            yield from records
+
+    def _path(self, binding: Binding) -> Path:
+        name = f"{binding.round:010d}-{binding.attempt:05d}-{binding.phase}"
+        return self.folder / f"{name}-{binding.state_digest[:4].hex()}.journal"
+
+
+def _records(stream: BinaryIO) -> Iterator[bytes]:
+    """The whole records from the file's position on; stops at the first that is not whole."""
+    left = os.fstat(stream.fileno()).st_size
+    while left >= _HEAD.size:
+        length, check = _HEAD.unpack(stream.read(_HEAD.size))
+        left -= _HEAD.size + length
+        if left < 0:
+            return
+        record = stream.read(length)
+        if hashlib.sha256(record).digest()[:8] != check:
+            return
+        yield record
+
+
+def _same_round(one: Binding, other: Binding) -> bool:
+    def fields(b: Binding) -> tuple[bytes, int, int, bytes]:
+        return b.study_digest, b.round, b.phase, b.state_digest
+
+    return fields(one) == fields(other)

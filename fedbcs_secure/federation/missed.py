@@ -1,0 +1,137 @@
+"""Sums that sites have not accepted yet: a site that was away catches up with them, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedbcs_protocols.binding import Binding
+from fedbcs_protocols.errors import PeerError
+from fedbcs_protocols.identity import PublicIdentity
+from fedbcs_protocols.wire import Kind, expect_sequence, open_frame
+from fedbcs_secure.federation.channel import Channel
+from fedbcs_secure.federation.durable import write_durably
+
+MAX_MISSED = 16
+"""A site that missed more frames than this cannot come back: bounds what the combiner keeps."""
+
+
+@dataclass(frozen=True, eq=False)
+class Told:
+    """A frame that every site is told, and what its *accepted* is bound to and numbered."""
+
+    frame: bytes
+    binding: Binding
+    sequence: int
+
+
+@dataclass(frozen=True)
+class SumShelf:
+    """Keeps what somebody still has to be told in a folder, for a combiner that is started anew."""
+
+    folder: Path
+
+    def put(self, told: Told) -> None:
+        """Keep it; on the disk when this returns."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        data = told.binding.encode() + bytes([told.sequence]) + told.frame
+        write_durably(self._path(told), data)
+
+    def kept(self) -> list[Told]:
+        """Everything that is kept, oldest first."""
+        return [_told(path.read_bytes()) for path in sorted(self.folder.glob("*.sum"))]
+
+    def drop(self, told: Told) -> None:
+        """Keep it no longer."""
+        self._path(told).unlink(missing_ok=True)
+
+    def _path(self, told: Told) -> Path:
+        return self.folder / f"{told.binding.round:010d}-{told.sequence}.sum"
+
+
+def _told(data: bytes) -> Told:
+    head = Binding.ENCODED_BYTES
+    return Told(data[head + 1 :], Binding.decode(data[:head]), data[head])
+
+
+class MissedSums:
+    """For each site the frames that it has not accepted, oldest first. Nothing in it is secret.
+
+    With a ``shelf`` a new process knows what the last one had to tell; sites that have accepted it
+    already say so again.
+    """
+
+    def __init__(self, roster: dict[str, PublicIdentity], shelf: SumShelf | None = None) -> None:
+        self._roster = roster
+        self._shelf = shelf
+        self._waiting: dict[str, list[Told]] = {name: [] for name in roster}
+        self._append(shelf.kept() if shelf is not None else [])
+
+    @property
+    def current(self) -> frozenset[str]:
+        """The sites that have accepted everything."""
+        return frozenset(name for name, waiting in self._waiting.items() if not waiting)
+
+    def add(self, frames: Iterable[Told]) -> None:
+        """Frames that every site is to be told from now on."""
+        new = list(frames)
+        if self._shelf is not None:
+            for told in new:
+                self._shelf.put(told)
+        self._append(new)
+
+    def tell(self, channel: Channel) -> dict[str, PeerError]:
+        """Send each site what it lacks (RO-2.8), until it does not answer; returns refusals."""
+        before = self._told()
+        faults: dict[str, PeerError] = {}
+        asking = {name for name, waiting in self._waiting.items() if waiting}
+        while asking:
+            requests = {name: self._waiting[name][0].frame for name in sorted(asking)}
+            asking, answered = set(), set()
+            for site, reply in channel.exchange(requests):
+                if site in answered:
+                    continue
+                answered.add(site)
+                try:
+                    self._check(site, reply)
+                except PeerError as error:
+                    faults[site] = error
+                    continue
+                self._waiting[site].pop(0)
+                if self._waiting[site]:
+                    asking.add(site)
+        self._drop(before)
+        return faults
+
+    def _append(self, frames: Iterable[Told]) -> None:
+        before = self._told()
+        for told in frames:
+            before.append(told)
+            for waiting in self._waiting.values():
+                waiting.append(told)
+                del waiting[:-MAX_MISSED]
+        self._drop(before)
+
+    def _told(self) -> list[Told]:
+        """What somebody waits for."""
+        return list({id(told): told for each in self._waiting.values() for told in each}.values())
+
+    def _drop(self, before: Iterable[Told]) -> None:
+        """Take off the shelf what nobody waits for any more."""
+        if self._shelf is None:
+            return
+        needed = {id(told) for told in self._told()}
+        for told in before:
+            if id(told) not in needed:
+                self._shelf.drop(told)
+
+    def _check(self, site: str, reply: bytes) -> None:
+        told = self._waiting[site][0]
+        frame = open_frame(
+            reply,
+            roster={site: self._roster[site]},
+            expect=told.binding,
+            limits={Kind.ACCEPTED: 0},
+        )
+        expect_sequence(frame, told.sequence)

@@ -1,0 +1,328 @@
+"""Sites that vanish: both protections lose the same ones, and whoever is left makes the average."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+from federation_fixtures import (
+    ANYTHING,
+    FUSED,
+    REQUESTS,
+    Cast,
+    Lines,
+    fake_training,
+    make_study,
+)
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fedbcs_protocols.wire import Kind, decode
+from fedbcs_secure.errors import RoundError, StudyError
+from fedbcs_secure.federation.dropouts import (
+    STAGES,
+    Drop,
+    DroppingChannel,
+    check_drops,
+    parse_drop,
+)
+from fedbcs_secure.federation.layout import Layout
+from fedbcs_secure.federation.memory import MemoryFederation, RoundOutcome
+from fedbcs_secure.federation.protect import encode
+from fedbcs_secure.federation.release import form_update
+from fedbcs_secure.federation.state import GlobalState
+from fedbcs_secure.study import Study
+
+Start = Callable[[Study], tuple[Layout, GlobalState]]
+NAMES = "ABCDEFGHI"
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "fedbcs": {},
+    "fedbcs with momentum": {"server_momentum": 0.5},
+    "faithful": {"alignment": {"form": "faithful"}},
+    "fedavg": {"method": "fedavg"},
+    "fedavg with momentum": {"method": "fedavg", "server_momentum": 0.9},
+}
+
+
+def play(
+    start: Start, names: str, drops: list[Drop], rounds: int, **values: Any
+) -> list[RoundOutcome]:
+    study = make_study(names, **values)
+    plan, state = start(study)
+    federation = MemoryFederation(study, plan, fake_training, drops)
+    outcomes = []
+    for _ in range(rounds):
+        outcomes.append(federation.run_round(state))
+        state = outcomes[-1].state
+    return outcomes
+
+
+def in_the_sum(names: str, drops: list[Drop], round: int) -> tuple[str, ...]:
+    """Who has sent a vector: whoever did not vanish before that."""
+    early = STAGES[: STAGES.index("masked_input") + 1]
+    gone = {drop.site for drop in drops if drop.round == round and drop.stage in early}
+    return tuple(name for name in names if name not in gone)
+
+
+def same_under_both(
+    start: Start, names: str, drops: list[Drop], rounds: int = 3, **values: Any
+) -> None:
+    secagg, plain = (
+        play(start, names, drops, rounds, protection=protection, **values)
+        for protection in ("secagg", "none")
+    )
+    for index, (one, other) in enumerate(zip(secagg, plain, strict=True)):
+        assert one.state.digest == other.state.digest
+        assert one.survivors == other.survivors == in_the_sum(names, drops, index)
+        assert one.attempts == other.attempts == 1
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_both_protections_give_the_same_state_with_a_site_less(
+    start: Start, stage: str, variant: str
+) -> None:
+    """B vanishes in the first round and is back in the second, in which D vanishes."""
+    drops = [Drop("B", stage, 0), Drop("D", stage, 1)]
+    same_under_both(start, "ABCDE", drops, **VARIANTS[variant])
+
+
+@pytest.mark.parametrize("names", [NAMES[:n] for n in range(3, 10)])
+def test_both_protections_with_as_many_gone_as_may_be(start: Start, names: str) -> None:
+    threshold = make_study(names).terms[0]
+    drops = [
+        Drop(name, STAGES[index % len(STAGES)], 0)
+        for index, name in enumerate(names[threshold:], len(names))
+    ]
+    drops += [Drop(name, "sum", 1) for name in names]
+    drops += [Drop(name, "masked_input", 2) for name in names[: len(names) - threshold]]
+    same_under_both(start, names, drops, rounds=4)
+
+
+@st.composite
+def patterns(draw: st.DrawFn) -> tuple[str, list[Drop]]:
+    names = NAMES[: draw(st.integers(3, 9))]
+    allowed = len(names) - make_study(names).terms[0]
+    drops = []
+    for round in range(3):
+        gone = draw(st.lists(st.sampled_from(names), unique=True, max_size=allowed))
+        drops += [Drop(site, draw(st.sampled_from(STAGES)), round) for site in gone]
+    return names, drops
+
+
+@given(patterns())
+@settings(
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+def test_both_protections_under_any_pattern(start: Start, pattern: tuple[str, list[Drop]]) -> None:
+    names, drops = pattern
+    same_under_both(start, names, drops, server_momentum=0.5)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_finch_with_a_site_less(start: Start, stage: str) -> None:
+    """Who is told nothing ends where the others end; the clusters are the survivors'."""
+    values = {"protection": "none", "alignment": {"form": "faithful", "prototypes": "finch"}}
+    study = make_study("ABCDE", **values)
+    plan, state = start(study)
+    cast = Cast(study, plan)
+    combiner, lines = cast.combiner(), Lines(cast.sites(state))
+    drops = [Drop("B", stage, 0)]
+    first = combiner.run(DroppingChannel(lines, drops, 0, plain=True), state)
+    assert first.survivors == in_the_sum("ABCDE", drops, 0)
+    assert lines.sites["B"].state is state
+    for item in first.state.prototypes:
+        own = [
+            fake_training(name, state).prototypes[item.view][0][item.label]
+            for name in first.survivors
+        ]
+        # every cluster's mean is in the hull of the survivors', so in their box
+        assert (item.rows <= np.max(own, axis=0) + 1e-3).all()
+        assert (item.rows >= np.min(own, axis=0) - 1e-3).all()
+    second = combiner.run(lines, first.state)
+    assert second.survivors == tuple("ABCDE")
+    assert {site.state.digest for site in lines.sites.values()} == {second.state.digest}
+    assert lines.errors == []
+
+
+@pytest.mark.parametrize("protection", ["secagg", "none"])
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_site_that_was_away_catches_up(start: Start, stage: str, protection: str) -> None:
+    """Away for three rounds, from the given stage of the first on; then in the same state."""
+    study = make_study("ABCDE", protection=protection)
+    plan, state = start(study)
+    cast = Cast(study, plan)
+    combiner, lines = cast.combiner(), Lines(cast.sites(state))
+    drops = [Drop("B", stage, 0), Drop("B", "ready", 1), Drop("B", "ready", 2)]
+    for index in range(4):
+        channel = DroppingChannel(lines, drops, index, plain=protection == "none")
+        # away for a whole round means away for the sums of earlier rounds, too
+        result = combiner.run(Away(channel, "B") if index in (1, 2) else channel, state)
+        state = result.state
+        expected = tuple("ACDE") if index in (1, 2) else in_the_sum("ABCDE", drops, index)
+        assert result.survivors == expected
+        assert result.faults == {}
+        assert lines.sites["B"].state.round == (0 if index < 3 else 4)
+        assert lines.sites["A"].state.digest == state.digest
+    assert {site.state.digest for site in lines.sites.values()} == {state.digest}
+    assert lines.errors == []
+
+
+class Away:
+    """Nothing reaches a site at all."""
+
+    def __init__(self, inner: DroppingChannel, name: str) -> None:
+        self.inner, self.name = inner, name
+
+    def exchange(self, requests: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
+        return self.inner.exchange({n: r for n, r in requests.items() if n != self.name})
+
+
+@pytest.mark.parametrize("variant", ["fedbcs", "faithful", "fedavg"])
+@pytest.mark.parametrize("gone", ["", "A", "E", "BD"])
+@pytest.mark.parametrize("protection", ["secagg", "none"])
+def test_the_average_is_that_of_the_survivors(
+    start: Start, protection: str, gone: str, variant: str
+) -> None:
+    """Recomputed in fractions from what the survivors sent: exact but for one rounding each.
+
+    RO-4.1: a weight's step is Σ w_i·δ_i / Σ w_i over the survivors; δ as it left the codec.
+    """
+    names = "ABCDEFG"
+    study = make_study(names, protection=protection, **VARIANTS[variant])
+    plan, state = start(study)
+    drops = [Drop(site, "masked_input", 0) for site in gone]
+    outcome = MemoryFederation(study, plan, fake_training, drops).run_round(state)
+    survivors = [name for name in names if name not in gone]
+    assert outcome.survivors == tuple(survivors)
+
+    nominal = {name: Fraction(10 + 5 * index) for index, name in enumerate(names)}
+    total = sum(nominal.values())
+    offset, bits = 2**15 - 1, 16
+    sums = [Fraction(0)] * plan.length
+    for name in survivors:
+        update = form_update(fake_training(name, state), state, plan, name)
+        codes = encode(update, state, plan, study, name).codes
+        sums = [so_far + int(code) - offset for so_far, code in zip(sums, codes, strict=True)]
+    steps = [Fraction(2) ** (e - bits + 1) for e in state.exponents]
+    per_value = np.repeat(np.arange(len(plan.sizes)), plan.sizes)
+    values = [value * steps[place] for value, place in zip(sums, per_value, strict=True)]
+
+    part = sum(nominal[name] for name in survivors) / total
+    expected = [value / part for value in values[: plan.parameters]]
+    moved = outcome.state.weights - state.weights
+    exact = np.array([float(value) for value in expected])
+    rounded = (state.weights + exact.astype(np.float32)) - state.weights
+    assert np.allclose(moved, rounded, rtol=0, atol=3e-7)  # an ulp of a weight of size 3
+    # and the codec's own error is below a step for each site
+    true = sum(
+        float(nominal[name] / sum(nominal[n] for n in survivors))
+        * fake_training(name, state).delta.astype(np.float64)
+        for name in survivors
+    )
+    assert np.abs(exact - true).max() < len(survivors) * float(steps[0] / part)
+
+    equal = variant == "fedbcs"
+    part = Fraction(len(survivors), len(names)) if equal else part
+    for index, item in enumerate(outcome.state.prototypes):
+        begin = plan.parameters + index * FUSED
+        wanted = np.array([float(v / part) for v in values[begin : begin + FUSED]])
+        assert np.allclose(item.rows[0], wanted.astype(np.float32), rtol=2e-7, atol=0)
+
+
+@pytest.mark.parametrize("stage", ["advertise", "share", "masked_input", "consistency", "unmask"])
+def test_one_more_than_may_be_gone_ends_the_round(start: Start, stage: str) -> None:
+    drops = [Drop("A", stage, 0), Drop("B", stage, 0)]
+    with pytest.raises(RoundError):
+        play(start, "ABCDE", drops, 1)
+
+
+def test_a_sum_that_nobody_hears_is_told_in_the_next_round(start: Start) -> None:
+    drops = [Drop(name, "sum", 0) for name in "ABC"]
+    first, second = play(start, "ABC", drops, 2)
+    assert first.survivors == second.survivors == ("A", "B", "C")
+    assert second.state.round == 2
+
+
+# The words for it --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_drop_in_words(stage: str) -> None:
+    assert parse_drop(f"site-3.b@{stage}:12") == Drop("site-3.b", stage, 11)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "A",
+        "A@ready",
+        "A@ready:0",
+        "A@ready:-1",
+        "A@ready:01",
+        "A@ready:1 ",
+        "A@ready:1\n",
+        "A@ready:1.0",
+        "A@ready:1234567",
+        "@ready:1",
+        "A@:1",
+        "A@train:1",
+        "A@READY:1",
+        "A@@ready:1",
+        "A:ready@1",
+        "A@ready:\u0661",
+    ],
+)
+def test_what_is_no_drop(text: str) -> None:
+    with pytest.raises(StudyError, match="is not SITE@STAGE:ROUND"):
+        parse_drop(text)
+
+
+def test_drops_of_what_the_study_does_not_have() -> None:
+    check_drops([Drop("A", "sum", 2), Drop("B", "ready", 0)], ("A", "B"), 3)
+    with pytest.raises(StudyError, match="drop of C: the sites are A, B"):
+        check_drops([Drop("A", "sum", 0), Drop("C", "sum", 0)], ("A", "B"), 3)
+    with pytest.raises(StudyError, match="round 4: the study has 3"):
+        check_drops([Drop("A", "sum", 3)], ("A", "B"), 3)
+
+
+# The channel -------------------------------------------------------------------------------------
+
+
+class Echo:
+    """Answers each request with itself."""
+
+    def exchange(self, requests: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
+        yield from requests.items()
+
+
+@pytest.mark.parametrize("first", STAGES)
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_site_is_silent_from_its_stage_to_the_end_of_its_round(
+    start: Start, first: str, plain: bool
+) -> None:
+    study = make_study()
+    plan, state = start(study)
+    cast = Cast(study, plan)
+    # of two stages for one site and round, the earlier counts
+    drops = [Drop("A", "sum", 0), Drop("A", first, 0), Drop("B", "ready", 1)]
+    channel = DroppingChannel(Echo(), drops, 0, plain=plain)
+    for kind, stage in zip(REQUESTS, STAGES, strict=True):
+        frame = cast.frame(kind, cast.parties.binding(state, 0), 0)
+        answered = dict(channel.exchange(dict.fromkeys("ABC", frame)))
+        at = "masked_input" if plain and kind is Kind.OPEN else stage
+        gone = STAGES.index(at) >= STAGES.index(first)
+        assert set(answered) == ({"B", "C"} if gone else {"A", "B", "C"})
+        assert decode(frame, ANYTHING).kind is kind
+    # what it missed in an earlier round it gets
+    later = DroppingChannel(Echo(), [Drop("A", "ready", 1)], 1, plain=plain)
+    frame = cast.frame(Kind.SUM, cast.parties.binding(state, 1), 4)
+    assert set(dict(later.exchange({"A": frame}))) == {"A"}
