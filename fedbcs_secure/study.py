@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,7 +27,7 @@ Alignment = Literal["gentle", "faithful", "off"]
 SiteName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,31}$")]
 
 _MAX_STUDY_BYTES = 1_000_000
-_MAX_SHARE = 0.9
+MAX_SHARE = 0.9
 
 
 class _Section(BaseModel):
@@ -204,16 +205,24 @@ class Study(_Section):
                 f"colluding site(s): it must be over {(sites + colluders) / 2:g} and at least "
                 f"{colluders + 2}"
             )
-        # The worst case: as many sites as may drop out do, and they are the heaviest of the others.
-        largest, *others = sorted(self.roster, key=lambda entry: -entry.weight)
-        fewest = [largest, *others[sites - threshold :]]
-        share = largest.weight / math.fsum(entry.weight for entry in fewest)
-        if share > _MAX_SHARE:
+        share = self.largest_share([entry.weight for entry in self.roster])
+        if share > MAX_SHARE:
+            largest = max(self.roster, key=lambda entry: entry.weight)
             raise ValueError(
                 f"site {largest.name} can have {share:.0%} of the weight in a round with "
-                f"{threshold} sites, so the average would show its update; at most "
-                f"{_MAX_SHARE:.0%}: lower its nominal weight, or raise threshold"
+                f"{threshold} sites, {colluders} of them working with the server, so the average "
+                f"would show its update; at most {MAX_SHARE:.0%}: lower its nominal weight"
             )
+
+    def largest_share(self, weights: Sequence[float]) -> float:
+        """The most that one of ``weights`` can be of a sum, when its worst comes to the worst:
+
+        the heaviest others have dropped out (as many as may) or collude with the server.
+        """
+        threshold, colluders = self.terms
+        largest, *others = sorted(weights, reverse=True)
+        rest = others[len(self.roster) - threshold + colluders :]
+        return largest / math.fsum([largest, *rest])
 
     @property
     def terms(self) -> tuple[int, int]:

@@ -19,6 +19,7 @@ from fedbcs_protocols.codec import (
     MIN_EXPONENT,
     centred_sum,
     dequantise_sum,
+    levels,
     range_exponent,
     step_exponent,
 )
@@ -61,12 +62,13 @@ def next_state(
     """Apply the sum of a round (N,) uint32 over ``survivors`` (RO-4), None for the whole roster.
 
     ``individual`` holds each survivor's prototype part, in roster order: only under
-    ``prototypes = "finch"``, which shows them. Raises the codec's errors for a sum that no set of
-    sites can have made.
+    ``prototypes = "finch"``, which shows them.
     """
     roster = tuple(entry.name for entry in study.roster)
     survivors = roster if survivors is None else tuple(survivors)
     sites, bits, places = len(survivors), study.codec.bits, segments(plan)
+    # RO-4.5: a refusal here would let one site end the study with one false value.
+    total = np.minimum(total, np.uint32(2 * levels(bits) * sites))
     exact = dequantise_sum(total, sites, places, state.exponents, bits)
     if survivors != roster:
         _rescale(exact, survivors, plan, study)

@@ -18,6 +18,7 @@ from typing import BinaryIO, Protocol
 from fedbcs_protocols.binding import Binding
 from fedbcs_protocols.ring import Buffer
 from fedbcs_protocols.secagg import Journal, NoJournal
+from fedbcs_secure.errors import RunFolderError
 from fedbcs_secure.federation.durable import sync_folder
 
 _HEAD = struct.Struct(">I8s")
@@ -67,10 +68,16 @@ class FileJournal:
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
+        self._broken = False
 
     def append(self, record: Buffer) -> None:
+        # Behind a record that was written in part nothing would be found again.
+        if self._broken:
+            raise RunFolderError("the combiner's journal could not be written; start it anew")
+        self._broken = True
         self._stream.write(_HEAD.pack(len(record), hashlib.sha256(record).digest()[:8]))
         self._stream.write(record)
+        self._broken = False
 
     def sync(self) -> None:
         self._stream.flush()
@@ -82,7 +89,7 @@ class FileJournal:
 
 @dataclass(frozen=True)
 class FileJournals:
-    """Journals in a folder, named by round, attempt, phase and the start of the state digest.
+    """Journals of one study in a folder, named by round, attempt, phase and digests.
 
     They hold masked vectors and the shares that take the masks off the sum: what the combiner
     knows anyway, and no more.
@@ -136,7 +143,8 @@ class FileJournals:
 
     def _path(self, binding: Binding) -> Path:
         name = f"{binding.round:010d}-{binding.attempt:05d}-{binding.phase}"
-        return self.folder / f"{name}-{binding.state_digest[:4].hex()}.journal"
+        digests = f"{binding.study_digest[:4].hex()}-{binding.state_digest[:4].hex()}"
+        return self.folder / f"{name}-{digests}.journal"
 
 
 def _records(stream: BinaryIO) -> Iterator[bytes]:

@@ -10,7 +10,7 @@ from fedbcs_protocols.codec import MAX_EXPONENT, MIN_EXPONENT
 from fedbcs_secure.errors import StudyError
 from fedbcs_secure.learning.fusion import VIEWS
 from fedbcs_secure.learning.weights import TensorSpec
-from fedbcs_secure.study import SiteEntry, Study
+from fedbcs_secure.study import MAX_SHARE, SiteEntry, Study
 
 
 @dataclass(frozen=True)
@@ -50,18 +50,25 @@ class Layout:
 
 
 def layout(study: Study, tensors: Sequence[TensorSpec], fused_channels: int) -> Layout:
-    """The layout of a resolved study. A class with too few holders is left out (RO-3.4): when
+    """The layout of a resolved study.
 
-    others have dropped out, its sum would come close to showing a single site's prototype.
+    A class with too few holders, or one of too much weight, is left out (RO-3.4): when others have
+    dropped out, its sum would come close to showing a single site's prototype.
     """
     slots = []
     if study.alignment.form != "off" and fused_channels:
         for view in VIEWS:
             for label in range(study.data.classes):
                 holders = tuple(s.name for s in study.roster if label in s.classes)
-                if len(holders) >= study.fewest_holders:
-                    slots.append(PrototypeSlot(view, label, holders))
+                slot = PrototypeSlot(view, label, holders)
+                if len(holders) >= study.fewest_holders and _is_mixed(study, slot):
+                    slots.append(slot)
     return Layout(tuple(tensors), tuple(slots), fused_channels)
+
+
+def _is_mixed(study: Study, slot: PrototypeSlot) -> bool:
+    shares = [prototype_share(study, slot, site) for site in slot.holders]
+    return len(study.roster) < 3 or study.largest_share(shares) <= MAX_SHARE
 
 
 def share(study: Study, site: str) -> float:

@@ -13,7 +13,7 @@ from fedbcs_protocols.messages import MaskedInput
 from fedbcs_protocols.ring import Words, pack
 from fedbcs_protocols.secagg import Guard, MarkKeeper, Setting, SiteSession, open_sum
 from fedbcs_protocols.secagg.messages import Certificate, Delivery, KeyList
-from fedbcs_protocols.secagg.outcome import sum_limit
+from fedbcs_protocols.secagg.outcome import SUM_SEQUENCE, sum_limit
 from fedbcs_protocols.sitesets import set_bytes
 from fedbcs_protocols.wire import Frame, Kind, Limits, decode, expect_sequence, open_frame, seal
 from fedbcs_secure.federation import plain
@@ -24,6 +24,7 @@ from fedbcs_secure.federation.rounds import CONTROL, SUM, Parties, Train
 from fedbcs_secure.federation.state import GlobalState
 
 _ACCEPTED = {Kind.PLAIN_PROTOTYPES: 1, Kind.SUM: 2}
+_TOLD_PLAIN = {Kind.PLAIN_PROTOTYPES: 0, Kind.SUM: 1}
 """What a site says *accepted* to, and the sequence of that."""
 
 
@@ -49,6 +50,9 @@ class SiteRunner:
         if parties.study.protection == "secagg":
             # SA-0.5, before the site trains for nothing.
             guard.admit(parties.terms, parties.roster, name)
+            for slot in parties.plan.slots:
+                if name in slot.holders:
+                    guard.admit_part(slot.holders, parties.terms, parties.roster, name)
         self.name = name
         self.state = state
         self.clipped = 0
@@ -235,12 +239,14 @@ class SiteRunner:
         that was, no longer knows that it was accepted. Nothing is read but the signature.
         """
         expect = replace(frame.binding, study_digest=self._parties.digest, phase=SUM)
-        open_frame(
+        told = open_frame(
             data,
             roster={COMBINER: self._parties.combiner},
             expect=expect,
             limits=self._limits(),
         )
+        protected = self._parties.study.protection == "secagg"
+        expect_sequence(told, SUM_SEQUENCE if protected else _TOLD_PLAIN[frame.kind])
         return self._accepted(frame.kind, replace(expect, attempt=0, phase=CONTROL))
 
     def _accepted(self, kind: Kind, binding: Binding) -> bytes:

@@ -184,16 +184,17 @@ def test_spelling_out_the_default_terms_changes_nothing() -> None:
 def test_no_round_that_can_happen_shows_a_heavy_site(
     weights: list[int], data: st.DataObject
 ) -> None:
-    """Over every set of sites that may be left, nobody has more than 90% of the weight."""
+    """Over all that may be left beside one that colludes, nobody has over 90% of the weight."""
     roster = [
         {"name": f"s{i}", "weight": float(w), "steps": 1, "classes": [0]}
         for i, w in enumerate(weights)
     ]
     smallest = build({"roster": many(len(weights))}).terms[0]
     threshold = data.draw(st.integers(smallest, len(weights)))
+    # Of the sites that are left, one may collude: it knows its own part.
     left = (
         names
-        for size in range(threshold, len(weights) + 1)
+        for size in range(threshold - 1, len(weights))
         for names in combinations(weights, size)
     )
     worst = max(Fraction(max(names), sum(names)) for names in left)
@@ -207,13 +208,12 @@ def test_no_round_that_can_happen_shows_a_heavy_site(
 
 
 def test_a_site_that_is_heavy_only_when_others_are_gone() -> None:
-    """Ten of a hundred in the whole roster are fine; of the lightest three they are not."""
-    weights = [60.0, 30.0, 30.0, 3.0, 3.0]
+    weights = [60.0, 30.0, 30.0, 5.0, 5.0]
     roster = [{**ROSTER[0], "name": f"s{i}", "weight": w} for i, w in enumerate(weights)]
     assert build({"roster": roster, "threshold": 4})
-    heavy = [{**row, "weight": 400.0} if row["name"] == "s0" else row for row in roster]
+    heavy = [{**row, "weight": 300.0} if row["name"] == "s0" else row for row in roster]
     assert build({"roster": heavy, "threshold": 5})
-    with pytest.raises(StudyError, match=re.escape("s0 can have 92% of the weight")):
+    with pytest.raises(StudyError, match=re.escape("s0 can have 97% of the weight")):
         build({"roster": heavy, "threshold": 4})
     # without protection everybody's update is in the open anyway
     assert build({"roster": heavy, "threshold": 4, "protection": "none"})

@@ -34,6 +34,12 @@ least that does. Sides of up to s0 sites have at most d + s0 - 1 honest neighbou
 
 where M honest sites were drawn by a site, and the binomial number drew it.
 
+This holds for sites that were shown the same lists. A site v that was shown a shorter delivery
+than those who sign the certificate is tied to them all the same (SA-9.6): its vector opens only if
+t_k of its holders answer, and its own delivery had t_k of them, so by G1 one honest holder is in
+both, and masks v as v masks it. The honest ones that sign are all but at most d, so G3 holds them
+together.
+
 (G4, SA-9.4) *Two attempts on one state.* An honest site answers in one attempt a state, so of two
 attempts that open, one opens with the answers of at most a = ⌊h/2⌋ honest sites, chosen after all
 draws. All its honest survivors, at least t - c, have t_k of their holders among those and the

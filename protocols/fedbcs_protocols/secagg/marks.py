@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -20,6 +21,7 @@ _VERSION = 1
 _HEAD = struct.Struct(">4sB32sIHB32sBH")
 _ANSWER = struct.Struct(">BHH32s")
 _MAX_SURVIVORS_BYTES = 128
+_DIGEST_BYTES = 32
 
 
 @dataclass(frozen=True)
@@ -71,13 +73,18 @@ class Marks:
             len(self.answers), len(self.survivors),
         )  # fmt: skip
         answers = (_ANSWER.pack(a.phase, a.attempt, a.times, a.transcript) for a in self.answers)
-        return b"".join((head, *answers, self.survivors))
+        data = b"".join((head, *answers, self.survivors))
+        return data + hashlib.sha256(data).digest()
 
     @classmethod
     def decode(cls, data: bytes) -> Marks:
-        """The inverse of :meth:`encode`. Raises :class:`LocalError` for any other bytes."""
-        if len(data) < _HEAD.size:
-            raise LocalError("these are no marks: too short")
+        """The inverse of :meth:`encode`. Raises :class:`LocalError` for any other bytes.
+
+        The digest at the end finds damage; whoever can write the file can write it too.
+        """
+        data, digest = data[:-_DIGEST_BYTES], data[-_DIGEST_BYTES:]
+        if len(data) < _HEAD.size or hashlib.sha256(data).digest() != digest:
+            raise LocalError("these are no marks, or damaged ones")
         magic, version, study, round_, attempt, phase, state, count, width = _HEAD.unpack_from(data)
         if magic != _MAGIC or version != _VERSION or width > _MAX_SURVIVORS_BYTES:
             raise LocalError(f"these are no version {_VERSION} marks")
@@ -87,6 +94,8 @@ class Marks:
         answers = tuple(
             Answer(*_ANSWER.unpack_from(data, at)) for at in range(_HEAD.size, end, _ANSWER.size)
         )
+        if any(a.times < 1 for a in answers) or len({a.phase for a in answers}) < count:
+            raise LocalError("these are no marks: an answer that was never given, or given twice")
         return cls(Binding(study, round_, attempt, phase, state), answers, data[end:])
 
 

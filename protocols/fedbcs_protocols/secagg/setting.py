@@ -77,8 +77,9 @@ class Guard:
 
     ``verified`` are the fingerprints that staff compared out of band; sites that are not among
     them count as colluding. ``colluders`` and ``min_sites`` are this site's minima for c and for
-    verified sites in a sum. With ``forbid_single_changes`` the survivors of consecutive sums must
-    differ by none or at least two sites, so that their difference is never one site's update.
+    verified sites in a sum. With ``forbid_single_changes`` the survivors of consecutive sums that
+    this site is in must differ by none or at least two sites. That protects others: a site that is
+    left out is not asked, so it helps only if enough sites demand it.
     """
 
     verified: frozenset[str]
@@ -88,7 +89,7 @@ class Guard:
 
     def admit(self, terms: Terms, roster: Mapping[str, PublicIdentity], me: str) -> None:
         """Return when site ``me`` may take part. Raises :class:`Refused`."""
-        unknown = terms.sites - sum(self._knows(roster, name, me) for name in roster)
+        unknown = terms.sites - sum(self.knows(roster, name, me) for name in roster)
         colluders = max(terms.colluders, self.colluders) + unknown
         if not is_safe(terms.sites, terms.threshold, colluders):
             raise Refused(
@@ -119,13 +120,30 @@ class Guard:
     ) -> None:
         """Return when a sum over ``survivors`` may be signed (SA-5.2). Raises :class:`Refused`."""
         names = frozenset(survivors)
-        known = sum(self._knows(roster, name, me) for name in names)
+        known = sum(self.knows(roster, name, me) for name in names)
         if known < self.min_sites:
             raise Refused(f"{known} verified sites in the sum, this site wants {self.min_sites}")
         if self.forbid_single_changes and previous is not None and len(names ^ previous) == 1:
             raise Refused("the sum is over one site more or less than the last one")
 
-    def _knows(self, roster: Mapping[str, PublicIdentity], name: str, me: str) -> bool:
+    def admit_part(
+        self, holders: Iterable[str], terms: Terms, roster: Mapping[str, PublicIdentity], me: str
+    ) -> None:
+        """Return when a part of the vector that only ``holders`` fill may be summed (SA-0.7).
+
+        Raises :class:`Refused`.
+        """
+        known = sum(self.knows(roster, name, me) for name in holders)
+        left = known - (terms.sites - terms.threshold) - max(terms.colluders, self.colluders)
+        if left < 2:
+            raise Refused(
+                f"a part of the sum could be over {max(left, 0)} sites that neither collude nor "
+                f"are unknown here ({known} of its holders are verified); verify more "
+                "fingerprints, or leave it out of the study"
+            )
+
+    def knows(self, roster: Mapping[str, PublicIdentity], name: str, me: str) -> bool:
+        """Whether the site is this one, or its fingerprint was verified."""
         return name == me or roster[name].fingerprint in self.verified
 
 

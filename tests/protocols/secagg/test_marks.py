@@ -86,6 +86,24 @@ def test_no_marks() -> None:
         Marks.decode(Marks(FIRST, survivors=bytes(129)).encode())
 
 
+def test_every_flipped_bit_is_noticed() -> None:
+    data = _answered().encode()
+    for at in range(8 * len(data)):
+        changed = bytearray(data)
+        changed[at // 8] ^= 1 << at % 8
+        with pytest.raises(LocalError, match="marks"):
+            Marks.decode(bytes(changed))
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [(Answer(1, 0, 0, DIGEST),), (Answer(1, 0, 1, DIGEST), Answer(1, 1, 1, DIGEST))],
+)
+def test_answers_that_were_never_written(answers: tuple[Answer, ...]) -> None:
+    with pytest.raises(LocalError, match="never given, or given twice"):
+        Marks.decode(Marks(FIRST, answers).encode())
+
+
 # SA-8.1 -----------------------------------------------------------------------------------------
 
 

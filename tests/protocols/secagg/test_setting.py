@@ -189,3 +189,19 @@ def test_what_does_not_fit_together() -> None:
         with pytest.raises(LocalError):
             _setting(**changes)
     assert _setting(roster={**less, "new": stranger}).names[-1] == "new"
+
+
+@pytest.mark.parametrize(
+    ("known", "own", "admitted"), [(5, 1, True), (4, 1, False), (5, 2, False), (6, 2, True)]
+)
+def test_a_part_that_few_sites_fill(known: int, own: int, admitted: bool) -> None:
+    """SA-0.7: of the verified holders two are left when the worst comes to the worst."""
+    cast = make_cast(10, threshold=8, colluders=1)
+    holders = [f"site{i}" for i in range(7)]
+    verified = frozenset(cast.roster[name].fingerprint for name in holders[1:known])
+    guard = Guard(verified, colluders=own)
+    if admitted:
+        guard.admit_part(holders, cast.terms, cast.roster, "site0")
+    else:
+        with pytest.raises(Refused, match="verify more fingerprints"):
+            guard.admit_part(holders, cast.terms, cast.roster, "site0")

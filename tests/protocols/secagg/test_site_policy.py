@@ -124,7 +124,7 @@ def test_two_sessions_of_one_site(site_play: Start) -> None:
     """A second process with the same marks: the older one can no longer answer."""
     play = site_play("unmask")
     play.cast.changed(attempt=1).site("site1").advertise()
-    with pytest.raises(ProtocolError, match="another sum than the last"):
+    with pytest.raises(ProtocolError, match="gone on from the attempt"):
         play.answer()
     assert play.site._held == {}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
 import struct
 import tracemalloc
@@ -16,7 +17,8 @@ from hypothesis import strategies as st
 from fedbcs_protocols.binding import Binding
 from fedbcs_protocols.errors import LocalError
 from fedbcs_protocols.secagg.journal import CLOSE, frame_in, frame_record
-from fedbcs_secure.federation.journal import FileJournals, NoJournals
+from fedbcs_secure.errors import RunFolderError
+from fedbcs_secure.federation.journal import FileJournal, FileJournals, NoJournals
 
 FIRST = Binding(b"s" * 32, 7, 0, 1, b"g" * 32)
 RECORDS = [b"Fone", b"C", b"F" + bytes(300), b"", b"Flast"]
@@ -185,15 +187,15 @@ def test_the_latest_attempt_of_this_very_round(tmp_path: Path) -> None:
 def test_files_that_are_no_journals_are_ignored(tmp_path: Path) -> None:
     written(tmp_path, [b"C"])
     for name, content in (
-        ("0000000007-00009-1-67676767.journal", b""),
-        ("0000000007-00010-1-67676767.journal", b"nonsense" * 100),
-        ("0000000007-00011-1-67676767.journal.tmp", b"half"),
+        ("0000000007-00009-1-73737373-67676767.journal", b""),
+        ("0000000007-00010-1-73737373-67676767.journal", b"nonsense" * 100),
+        ("0000000007-00011-1-73737373-67676767.journal.tmp", b"half"),
         ("0000000007-notes.journal", struct.pack(">I8s", 2**32 - 1, bytes(8))),
         ("README", b"by hand"),
     ):
         (tmp_path / name).write_bytes(content)
     # whole records of which the first is no binding
-    stranger = tmp_path / "0000000007-00012-1-67676767.journal"
+    stranger = tmp_path / "0000000007-00012-1-73737373-67676767.journal"
     stranger.write_bytes(b"")
     journal = FileJournals(tmp_path).reopen(replace(FIRST, attempt=12))[0]
     journal.append(b"short")
@@ -237,3 +239,28 @@ def test_records_say_what_they_are() -> None:
     for wrong in (b"", b"X", b"Cx", b"\0"):
         with pytest.raises(LocalError):
             frame_in(wrong)
+
+
+def test_two_studies_in_a_folder_do_not_touch_each_others_journals(tmp_path: Path) -> None:
+    written(tmp_path, [b"C"])
+    other = replace(FIRST, study_digest=b"o" * 32)
+    FileJournals(tmp_path).begin(other)
+    assert FileJournals(tmp_path).latest(FIRST) == FIRST
+    assert list(FileJournals(tmp_path).reopen(FIRST)[1]) == [b"C"]
+
+
+def test_nothing_is_written_behind_half_a_record(tmp_path: Path) -> None:
+    class Full(io.BytesIO):
+        room = 2
+
+        def write(self, data: object) -> int:
+            self.room -= 1
+            if not self.room:
+                raise OSError(28, "No space left on device")
+            return super().write(data)  # type: ignore[arg-type]
+
+    journal = FileJournal(Full())
+    with pytest.raises(OSError, match="No space"):
+        journal.append(b"half")
+    with pytest.raises(RunFolderError, match="start it anew"):
+        journal.append(b"C")

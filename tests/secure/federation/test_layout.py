@@ -111,3 +111,17 @@ def test_initial_ranges_come_from_the_study() -> None:
 def test_ceil_log2_is_the_smallest_exponent(value: float) -> None:
     e = ceil_log2(value)
     assert 2.0**e >= value > 2.0 ** (e - 1)
+
+
+def test_a_class_of_which_one_site_could_be_nearly_all_is_left_out() -> None:
+    """Under faithful alignment the holders' nominal weights count (RO-3.4)."""
+    weights = dict.fromkeys("AEFG", 1000.0) | dict.fromkeys("BCD", 10.0)
+    roster = [
+        {"name": s, "weight": w, "steps": 1, "classes": [0, 1] if s in "ABCD" else [0]}
+        for s, w in weights.items()
+    ]
+    fixed = {"roster": roster, "threshold": 6, "colluders": 1}
+    faithful = layout(make_study(alignment={"form": "faithful"}, **fixed), TENSORS, FUSED)
+    assert {slot.label for slot in faithful.slots} == {0}
+    gentle = layout(make_study(**fixed), TENSORS, FUSED)
+    assert {slot.label for slot in gentle.slots} == {0, 1}

@@ -237,3 +237,22 @@ def test_values_out_of_range_are_counted_for_the_site_alone(start: Start) -> Non
     }
     cast.combiner().run(Lines(loud), state)
     assert all(site.clipped > 0 for site in loud.values())
+
+
+def test_a_class_whose_holders_are_unknown_here_is_refused(start: Start) -> None:
+    """SA-0.7: enough sites are verified for the whole, but not of those that hold class 1."""
+    roster = [
+        {"name": s, "weight": 1.0, "steps": 1, "classes": [0, 1] if s in "ABCDE" else [0]}
+        for s in "ABCDEFGHIJ"
+    ]
+    study = make_study(roster=roster, threshold=8, colluders=1)
+    plan, state = start(study)
+    cast = Cast(study, plan)
+    assert {slot.label for slot in plan.slots} == {0, 1}
+    fingerprints = {name: identity.fingerprint for name, identity in cast.parties.roster.items()}
+    strangers = Guard(frozenset(f for name, f in fingerprints.items() if name not in "BCD"))
+    with pytest.raises(Refused, match="a part of the sum"):
+        cast.site("A", state, guard=strangers)
+    # F does not hold the class, so nothing of it is in that part.
+    assert cast.site("F", state, guard=strangers)
+    assert cast.site("A", state, guard=Guard(frozenset(fingerprints.values())))
