@@ -233,6 +233,10 @@ def show(summary: Mapping[str, Any], console: Console) -> None:
     costs = [f"{duration(summary['seconds_per_round'])} a round"]
     if summary["bytes_up_per_parameter"]:
         costs.append(f"{summary['bytes_up_per_parameter']:.2f} bytes up a parameter")
+    missed = {site: n for site, n in summary.get("rounds_missed", {}).items() if n}
+    if missed:
+        named = ", ".join(f"{site} in {count}" for site, count in missed.items())
+        costs.append(f"not in the sum: {named} of {summary['rounds']} rounds")
     costs.append(f"peak memory {number(summary['peak_memory_mb'], 0)} MB")
     costs.append(f"model {summary['model_sha256'][:16]}…")
     console.print("\n" + " · ".join(costs), soft_wrap=True)

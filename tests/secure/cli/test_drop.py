@@ -23,6 +23,7 @@ def test_both_protections_lose_the_same_sites_and_give_the_same_model(tmp_path: 
         )  # fmt: skip
         assert result.returncode == 0, result.stderr
         assert "without A" in result.stderr + result.stdout
+        assert "not in the sum: A in 1, B in 1 of 3 rounds" in result.stdout
         summary = json.loads((out / "summary.json").read_text())
         assert summary["rounds_missed"] == {"A": 1, "B": 1, "C": 0, "D": 0}
         assert (summary["threshold"], summary["colluders"]) == (3, 1)
