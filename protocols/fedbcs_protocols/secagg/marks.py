@@ -20,6 +20,7 @@ _MAGIC = b"FBMK"
 _VERSION = 1
 _HEAD = struct.Struct(">4sB32sIHB32sBH")
 _ANSWER = struct.Struct(">BHH32s")
+_MAX_ANSWERS = 255
 _MAX_SURVIVORS_BYTES = 128
 _DIGEST_BYTES = 32
 
@@ -63,6 +64,8 @@ class Marks:
         times = before.times + 1 if before else 1
         given = Answer(binding.phase, binding.attempt, times, transcript)
         others = tuple(a for a in self.answers if a.phase != binding.phase)
+        if len(others) >= _MAX_ANSWERS:
+            raise LocalError(f"a state with more than {_MAX_ANSWERS} sums")
         return replace(self, answers=(*others, given), survivors=survivors)
 
     def encode(self) -> bytes:
