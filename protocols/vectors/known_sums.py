@@ -1,4 +1,4 @@
-"""Known answers of whole sums: every secret, key and frame of three runs of four sites."""
+"""Known answers of whole sums: every secret, key and frame of four runs of four sites."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """A second implementation of the protected sum, for checking the known answers.
 
 It follows the pages in ``protocols/specs`` in plain Python integers and shares no code with the
-package. AES, ChaCha20-Poly1305, X25519 and Ed25519 come from ``cryptography``, hashes from
-``hashlib`` and ``hmac``. It is slow, and trusts whatever it is given beyond what it checks.
+package; frames are in ``second_frames.py``. AES, ChaCha20-Poly1305 and X25519 come from
+``cryptography``, hashes from ``hashlib`` and ``hmac``. It is slow, and trusts whatever it is given
+beyond what it checks.
 """
 
 from __future__ import annotations
@@ -13,8 +14,6 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
@@ -40,6 +39,14 @@ def fields(items: Iterable[str | bytes | int]) -> bytes:
             letter, content = b"i", struct.pack(">Q", item)
         out += letter + struct.pack(">I", len(content)) + content
     return out
+
+
+def binding_bytes(binding: Binding) -> bytes:
+    return (
+        bytes.fromhex(binding["study_digest"])
+        + struct.pack(">IHB", binding["round"], binding["attempt"], binding["phase"])
+        + bytes.fromhex(binding["state_digest"])
+    )
 
 
 def hkdf(secret: bytes, salt: bytes, info: bytes) -> bytes:
@@ -158,148 +165,6 @@ def combine(shares: Mapping[int, bytes], threshold: int) -> tuple[str, bytes]:
     if secret >= 2**256:
         return "InconsistentShares", b""
     return "ok", secret.to_bytes(32, "big")
-
-
-# Frames ------------------------------------------------------------------------------------------
-
-
-def binding_bytes(binding: Binding) -> bytes:
-    return (
-        bytes.fromhex(binding["study_digest"])
-        + struct.pack(">IHB", binding["round"], binding["attempt"], binding["phase"])
-        + bytes.fromhex(binding["state_digest"])
-    )
-
-
-def signed_part(kind: int, binding: Binding, sender: str, sequence: int, body: bytes) -> bytes:
-    """The head of a frame."""
-    head = b"FBCS" + bytes([1, kind]) + binding_bytes(binding)
-    return head + struct.pack(">IBI", sequence, len(sender), len(body)) + sender.encode()
-
-
-def message(head: bytes, body: bytes) -> bytes:
-    """WI-2.1"""
-    return b"fedbcs-secure frame v1\0" + head + hashlib.sha256(body).digest()
-
-
-def sign(secret: str, signed: bytes) -> bytes:
-    return Ed25519PrivateKey.from_private_bytes(bytes.fromhex(secret)).sign(signed)
-
-
-def frame(
-    secret: str, kind: int, binding: Binding, sender: str, sequence: int, body: bytes
-) -> bytes:
-    head = signed_part(kind, binding, sender, sequence, body)
-    return head + body + sign(secret, message(head, body))
-
-
-def body_of(data: bytes) -> bytes:
-    return data[86 + data[81] : -64]
-
-
-def open_frame(
-    data: bytes, binding: Binding, roster: Mapping[str, str], kind: int, limit: int
-) -> str:
-    """The outcome for a reader who takes one kind, ``limit`` bytes of body."""
-    if not 6 + 71 + 9 + 64 < len(data) <= 6 + 71 + 9 + 32 + 64 + limit:
-        return "MalformedFrame"
-    _sequence, name_length, body_length = struct.unpack(">IBI", data[77:86])
-    body_at = 86 + name_length
-    name = data[86:body_at].decode("latin-1")
-    proper = name == "@combiner" or (
-        0 < len(name) <= 32
-        and name[0].isalnum()
-        and all(c.isalnum() or c in "_.-" for c in name)
-        and name.isascii()
-    )
-    known = data[:5] == b"FBCS\x01" and 1 <= data[5] <= 16
-    if len(data) != body_at + body_length + 64 or not proper or not known:
-        return "MalformedFrame"
-    if data[5] != kind:
-        return "UnexpectedFrame"
-    if body_length > limit:
-        return "MalformedFrame"
-    if name not in roster:
-        return "UnknownSender"
-    key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(roster[name]))
-    try:
-        key.verify(data[-64:], message(data[:body_at], data[body_at:-64]))
-    except InvalidSignature:
-        return "BadSignature"
-    return "ok" if data[6:77] == binding_bytes(binding) else "WrongBinding"
-
-
-def body_outcome(kind: str, body: bytes, reader: Mapping[str, Any]) -> str:
-    """``ok`` for a body of its kind for this reader, or the name of the error."""
-    if kind == "ADVERTISE" and len(body) >= 64 and any(map(_is_dull, (body[:32], body[32:64]))):
-        return "BadKey"
-    if is_good_body(kind, body, reader):
-        return "ok"
-    return "Inconsistent" if kind == "CONSISTENCY" else "MalformedFrame"
-
-
-def _is_dull(key: bytes) -> bool:
-    """Whether everybody has the secret zero with this key, as X25519 itself shows."""
-    if int.from_bytes(key, "little") >= 2**255 - 19:
-        return False
-    try:
-        shared(b"\x77" * 32, key)
-    except ValueError:
-        return True
-    return False
-
-
-def is_good_body(kind: str, body: bytes, reader: Mapping[str, Any]) -> bool:
-    """Whether the body is one of its kind for this reader."""
-    sites = reader["sites"]
-    width = (sites + 7) // 8
-    match kind:
-        case "ADVERTISE":
-            drawn = members(body[96:], sites)
-            keys = (body[:32], body[32:64])
-            canonical = all(int.from_bytes(key, "little") < 2**255 - 19 for key in keys)
-            return canonical and drawn is not None and len(drawn) == reader["drawn"]
-        case "KEY_LIST":
-            return _is_key_list(body, sites, longest=182 + 96 + width)
-        case "MASKED_INPUT":
-            head = struct.pack(">IHH", reader["count"], reader["bits"], sites)
-            return body[:8] == head and bool(unpack(body[8:], reader["count"], reader["bits"]))
-        case "SUM":
-            end = _certificate_end(body, sites)
-            return end is not None and is_good_body("MASKED_INPUT", body[end:], reader)
-        case "SHARES":
-            return len(body) == 82 * reader["pieces"]
-        case "DELIVERY":
-            return members(body[:width], sites) is not None and (len(body) - width) % 82 == 0
-        case "SURVIVORS":
-            return members(body, sites) is not None
-        case "CONSISTENCY":
-            return body.hex() == reader["transcript"]
-        case "CERTIFICATE":
-            return _certificate_end(body, sites) == len(body)
-        case "UNMASK":
-            return len(body) == 33 * reader["pieces"]
-        case _:
-            return True
-
-
-def _is_key_list(body: bytes, sites: int, longest: int) -> bool:
-    rest = body[2:]
-    for _ in range(sites):
-        length = int.from_bytes(rest[:4], "big")
-        if len(rest) < 4 + length or length > longest or len(rest) < 4:
-            return False
-        rest = rest[4 + length :]
-    return body[:2] == struct.pack(">H", sites) and not rest
-
-
-def _certificate_end(body: bytes, sites: int) -> int | None:
-    width = (sites + 7) // 8
-    sets = [members(body[at : at + width], sites) for at in range(32, 32 + 3 * width, width)]
-    if sets[0] is None or sets[1] is None or sets[2] is None:
-        return None
-    end = 32 + 3 * width + 64 * len(sets[2])
-    return end if len(body) >= end else None
 
 
 # The sum -----------------------------------------------------------------------------------------

@@ -5,23 +5,15 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 import tracemalloc
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
+import harness
 import pytest
-
-HERE = str(Path(__file__).parent)
-sys.path.insert(0, HERE)
-
-harness: Any = importlib.import_module("harness")
-decoders: Any = importlib.import_module("decoders")
-sessions: Any = importlib.import_module("sessions")
-ALL: Any = importlib.import_module("targets").TARGETS
-sys.path.remove(HERE)
+from harness import Target
+from one_each import ONE_EACH
+from sessions import SESSIONS
+from targets import TARGETS
 
 MICRO_INPUTS, SESSION_INPUTS = 5000, 300
 SLACK_BYTES = 64 << 10
@@ -51,7 +43,7 @@ def damaged(seed: bytes) -> Iterator[bytes]:
                 yield seed[:position] + bytes([value]) * width + seed[position + width :]
 
 
-def corpus(target: Any, most: int) -> list[bytes]:
+def corpus(target: Target, most: int) -> list[bytes]:
     """The seeds of a target, former findings, and up to ``most`` of their damaged forms, spread."""
     first = [*target.seeds, *FOUND.get(target.name, ())]
     rest = list(dict.fromkeys(bad for seed in target.seeds for bad in damaged(seed)))
@@ -60,21 +52,23 @@ def corpus(target: Any, most: int) -> list[bytes]:
     return first + rest[:: step + (2 if step % 5 == 0 else 0)]
 
 
-@pytest.mark.parametrize("target", ALL, ids=lambda target: target.name)
-def test_only_named_errors_and_one_form(target: Any) -> None:
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
+def test_only_named_errors_and_one_form(target: Target) -> None:
     for data in corpus(target, MICRO_INPUTS if target.every == 1 else SESSION_INPUTS):
         harness.check(target, data)
 
 
-@pytest.mark.parametrize("target", decoders.ONE_EACH, ids=lambda target: target.name)
-def test_genuine_input_is_taken(target: Any) -> None:
+@pytest.mark.parametrize("target", ONE_EACH, ids=lambda target: target.name)
+def test_genuine_input_is_taken(target: Target) -> None:
     """Else the test above would say nothing."""
     for seed in target.seeds:
         assert harness.check(target, seed)
 
 
-@pytest.mark.parametrize("target", [t for t in ALL if t.bounded], ids=lambda target: target.name)
-def test_no_input_makes_a_decoder_allocate_much(target: Any) -> None:
+@pytest.mark.parametrize(
+    "target", [t for t in TARGETS if t.bounded], ids=lambda target: target.name
+)
+def test_no_input_makes_a_decoder_allocate_much(target: Target) -> None:
     """At most four times the input and 64 KiB, whatever lengths and counts it claims."""
     inputs = corpus(target, MICRO_INPUTS // 10)
     for data in inputs:
@@ -106,9 +100,9 @@ def test_a_target_lets_nothing_else_through() -> None:
 
 
 def test_every_target_is_chosen_by_some_byte() -> None:
-    choice = harness.chooser(ALL)
+    choice = harness.chooser(TARGETS)
     assert len(choice) == 256
-    assert {target.name for target in choice} == {target.name for target in ALL}
-    assert len({target.name for target in ALL}) == len(ALL)
-    for target in sessions.SESSIONS:
-        assert target.instead in {other.name for other in decoders.ONE_EACH}
+    assert {target.name for target in choice} == {target.name for target in TARGETS}
+    assert len({target.name for target in TARGETS}) == len(TARGETS)
+    for target in SESSIONS:
+        assert target.instead in {other.name for other in ONE_EACH}

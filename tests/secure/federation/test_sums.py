@@ -25,9 +25,7 @@ from fedbcs_protocols.errors import (
     UnexpectedFrame,
     WrongBinding,
 )
-from fedbcs_protocols.messages import SumBroadcast
-from fedbcs_protocols.ring import pack
-from fedbcs_protocols.secagg import CombinerSession, MemoryMarks
+from fedbcs_protocols.secagg import CombinerSession, MemoryMarks, SiteSession
 from fedbcs_protocols.secagg.messages import Certificate
 from fedbcs_protocols.secagg.transcript import consistency_frame, transcript
 from fedbcs_protocols.wire import Frame, Kind, decode, seal
@@ -184,13 +182,22 @@ def test_a_sum_of_a_round_to_come_is_refused(stepwise: Make) -> None:
     _refuses(step, _sealed(step, elsewhere, certificate, tail), PeerError)
 
 
-def test_a_sum_out_of_range_changes_nothing(stepwise: Make) -> None:
+def test_one_sites_false_values_do_not_end_the_study(
+    stepwise: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RO-4.5: a sum that no honest sites can have made counts as the largest that they could."""
+    monkeypatch.setattr(SiteSession, "_check_vector", lambda self, vector: None)
     step = stepwise()
-    frame, certificate, _ = _sum_parts(step, step.run(Kind.SUM))
-    shape = step.cast.parties.shape
-    largest = np.full(shape.count, (1 << shape.bits) - 1, np.uint32)
-    tail = SumBroadcast(shape, pack(largest, shape.bits)).encode()
-    _refuses(step, _sealed(step, frame, certificate, tail), PeerError)
+    liar = step.sites["B"]
+    liar.handle(step.start)
+    assert liar._vector is not None
+    liar._vector = np.full_like(liar._vector, 3 << 16)
+    closing = step.run(Kind.SUM).sum_frame()
+    for site in step.sites.values():
+        site.handle(closing)
+        assert site.state.round == 1
+        assert np.isfinite(site.state.weights).all()
+    assert len({site.state.digest for site in step.sites.values()}) == 1
 
 
 def test_without_protection_there_is_no_certificate(stepwise: Make) -> None:
