@@ -187,12 +187,14 @@ def test_one_sites_false_values_do_not_end_the_study(
 ) -> None:
     """RO-4.5: a sum that no honest sites can have made counts as the largest that they could."""
     monkeypatch.setattr(SiteSession, "_check_vector", lambda self, vector: None)
-    step = stepwise()
+    step = stepwise("ABCDE")
     liar = step.sites["B"]
     liar.handle(step.start)
     assert liar._vector is not None
-    liar._vector = np.full_like(liar._vector, 3 << 16)
-    closing = step.run(Kind.SUM).sum_frame()
+    liar._vector = np.full_like(liar._vector, 5 << 16)
+    session = step.run(Kind.SUM)
+    assert session.total().min() > 5 * (2**16 - 2)
+    closing = session.sum_frame()
     for site in step.sites.values():
         site.handle(closing)
         assert site.state.round == 1
