@@ -28,7 +28,6 @@ from fedbcs_protocols.secagg.messages import Advertise
 from fedbcs_protocols.secagg.shamir import _split_with
 from fedbcs_protocols.secagg.sharing import ShareBox, SharePair
 from fedbcs_protocols.sitesets import encode_set
-from fedbcs_protocols.wire import Frame, Kind, seal
 
 NAMES = ("aachen", "bern", "cork", "delft")
 TERMS = Terms(sites=4, threshold=3, colluders=1)
@@ -70,7 +69,8 @@ class Party:
             X25519PrivateKey.from_private_bytes(self.share_secret),
             self.seed,
         )
-        self.session._seed_for_tests(self.ephemeral)
+        polynomials = self.mask_coefficients, self.seed_coefficients
+        self.session._seed_for_tests(self.ephemeral, polynomials=polynomials)
 
     @property
     def place(self) -> int:
@@ -83,22 +83,12 @@ class Party:
         seeds = _split_with(self.seed, self.seed_coefficients, at)
         return {p: SharePair(k, s) for p, k, s in zip(holders, keys, seeds, strict=True)}
 
-    def share(self, key_list: bytes) -> bytes:
-        """As the session, but with the fixed polynomials in place of fresh ones."""
-        self.session.share(key_list)
-        table = self.session._the_table()
-        pairs = self.pairs(tuple(sorted(table.holders(self.place))))
-        self.session._held = {self.place: pairs[self.place]}
-        box = ShareBox(self.ephemeral.share_key, self.setting, table, self.place)
-        frame = Frame(Kind.SHARES, self.setting.binding, self.name, 1, box.seal_all(pairs))
-        return seal(frame, IDENTITIES[self.name])
-
     def answer(self, stage: str, request: bytes) -> bytes:
         match stage:
             case "advertise":
                 frame = self.session.advertise()
             case "shares":
-                frame = self.share(request)
+                frame = self.session.share(request)
             case "masked_input":
                 frame = self.session.masked_input(request, np.array(self.vector, np.uint32))
             case "consistency":
