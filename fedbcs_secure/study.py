@@ -200,10 +200,13 @@ class Study(_Section):
         if self.protection == "none":
             return
         if not is_safe(sites, threshold, colluders):
+            least = max((sites + colluders) // 2 + 1, colluders + 2)
+            advice = f"raise threshold to {least} or more"
+            if least > sites:
+                advice = "lower colluders, or have more sites"
             raise ValueError(
                 f"threshold = {threshold} of {sites} sites is not safe against {colluders} "
-                f"colluding site(s): it must be over {(sites + colluders) / 2:g} and at least "
-                f"{colluders + 2}"
+                f"colluding site(s): {advice}"
             )
         share = self.largest_share([entry.weight for entry in self.roster])
         if share > MAX_SHARE:

@@ -33,7 +33,8 @@ def demo(
     """
     Console(stderr=True, highlight=False).print(
         "Four hospitals A-D with different MRI scanners train one U-Net to outline the prostate.\n"
-        "Each keeps its images; what it sends is masked, and only the sum of all four is readable.",
+        "Each keeps its images; what it sends is masked, and only sums over at least three sites "
+        "can be read.",
         soft_wrap=True,
     )
     study, settings = study_and_settings(

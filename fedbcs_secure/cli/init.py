@@ -31,7 +31,7 @@ seed = 0                     # public; repeats a CPU run to the bit
 # min_sites = 3              # no sum over fewer sites
 # threshold = 3              # sites that must stay to a round's end; else the smallest safe number
 # colluders = 1              # sites that may work with the server; else a fifth, at least one
-# max_reused_states = 0      # further answers for a state that a site has answered for
+# max_reused_states = 0      # keep 0: each reuse lets a server that cheats read one site
 
 [data]
 size_px = 128                # images are resized to this square; a multiple of 16
@@ -71,6 +71,7 @@ form = "gentle"              # gentle | faithful (the paper's formula) | off
 data = "synthetic-mri"       # manifest.csv | data folder | synthetic-mri | synthetic-he
 # out = "runs/my-study"
 # sites = ["A", "B", "C"]    # leave out for all
+# drop = ["A@masked_input:2"]   # site A vanishes in round 2
 # device = "auto"            # auto | cpu | cuda | mps
 """
 

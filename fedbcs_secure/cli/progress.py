@@ -117,6 +117,7 @@ class RunDisplay:
             + (f" · validation Dice {dice}" if dice else "")
             + (f" · {size(event.bytes_up)} up a site" if event.bytes_up else "")
             + (f" · without {', '.join(event.missing)}" if event.missing else "")
+            + (f" · {', '.join(event.late)} left, but in the sum" if event.late else "")
             + (f" · attempt {event.attempts}" if event.attempts > 1 else "")
             + f" · {duration(event.seconds)}"
             + (f" · {duration(left * mean)} left" if left else "")

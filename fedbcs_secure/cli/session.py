@@ -92,8 +92,11 @@ def execute(
         )
     _advise(study, console)
     first = folder.completed()
+    sharing = "no exchange"
+    if study.federated:
+        sharing = f"{study.protection}, {study.threshold} of {len(dataset.sites)} sites must stay"
     title = (
-        f"{study.method} · {study.protection if study.federated else 'no exchange'} · "
+        f"{study.method} · {sharing} · "
         f"{len(dataset.sites)} sites · {learner.parameters:,} parameters · {learner.runtime}"
     )
     console.print(f"[bold]{title}[/]\nwriting to {folder.path}", soft_wrap=True)
@@ -110,9 +113,14 @@ def execute(
         raise typer.Exit(INTERRUPTED) from None
     except RoundError as error:
         done = folder.completed()
+        how, because = "", ""
+        if settings.drop:
+            because = " Sites left because of --drop; fewer may leave, or more sites take part."
+            how = " --drop none"
         raise RoundError(
-            f"{error}\n{done} of {study.rounds} rounds are kept in {folder.path}; go on with\n"
-            f"  fedbcs-secure simulate --resume {folder.path}"
+            f"{error}.{because}\n{done} of {study.rounds} rounds are kept in {folder.path}; this "
+            "simulation plays all sites and can start the round anew:\n"
+            f"  fedbcs-secure simulate --resume {folder.path}{how}"
         ) from None
     if as_json:
         sys.stdout.write(json.dumps(summary) + "\n")

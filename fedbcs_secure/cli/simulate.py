@@ -71,8 +71,9 @@ def simulate(
         list[str] | None,
         _what(
             metavar="SITE@STAGE:ROUND",
-            help="Let a site vanish for the rest of a round (from 1), before it is ready | "
-            "advertise | share | masked_input | consistency | unmask | sum. Repeatable.",
+            help="Let a site vanish until the end of a round (from 1). STAGE is the first thing "
+            "that it does not do: ready, advertise, share, masked_input, consistency, unmask, sum. "
+            "Repeatable; with --resume, `none` takes drops back.",
         ),
     ] = None,
     as_json: Annotated[bool, _what("--json", help="Print the summary as one JSON object.")] = False,
@@ -160,7 +161,8 @@ def simulate(
     if resume is None:
         document, settings = o.study_and_settings(study, flags)
     else:
-        given = sorted(k for k, v in flags.items() if v is not None) + ["study"] * bool(study)
+        given = sorted(k for k, v in flags.items() if v is not None and k != "drop")
+        given += ["study"] * bool(study)
         if given:
             raise StudyError(
                 f"--resume takes everything from the run folder; leave out {', '.join(given)}"
@@ -168,4 +170,6 @@ def simulate(
         from fedbcs_secure.federation.runfolder import RunFolder
 
         document, settings = RunFolder.open(resume).document()
+        if drop:
+            settings = settings.model_copy(update={"drop": tuple(d for d in drop if d != "none")})
     execute(document, settings, resume=resume, quiet=quiet, as_json=as_json)

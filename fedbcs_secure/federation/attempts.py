@@ -19,6 +19,12 @@ from fedbcs_secure.federation.state import GlobalState
 MAX_ATTEMPTS = 3
 """Attempts at one sum in one process before the round is given up."""
 
+_PEOPLE = (
+    "Sites that have answered for this state will not answer again; people at the sites must "
+    "decide how to go on"
+)
+_NOTHING = "Nobody was asked to unmask, so nothing was learned, and it can be tried again"
+
 Opening = Callable[[int], Mapping[str, bytes]]
 """The *open* frame of an attempt for each site that is to be asked; may raise RoundError."""
 
@@ -38,13 +44,14 @@ class ProtectedSum:
 
         Goes on with the attempt that a journal holds. Raises :class:`RoundError`.
         """
-        first = 0
+        first, answered = 0, False
         begun = self.journals.latest(self.parties.binding(state, SUM))
         if begun is not None:
             first = begun.attempt
             session = self._session(state, first, again=True)
             if session is not None and self._carry(session, partial(opening, first)):
                 return session, first + 1
+            answered = True  # for all that is known here
             first += 1
         # RO-2.10
         for attempt in range(first, first + MAX_ATTEMPTS):
@@ -53,9 +60,8 @@ class ProtectedSum:
                 return session, attempt + 1
         raise RoundError(
             f"round {state.round + 1} came to no sum in {MAX_ATTEMPTS} attempts: each time fewer "
-            f"than {self.parties.threshold} sites stayed. It can be tried again; but sites that "
-            "have answered for this state will not answer again, and if they are why, people at "
-            "the sites must decide how to go on"
+            f"than {self.parties.threshold} of {len(self.parties.roster)} sites stayed. "
+            + (_PEOPLE if answered or self.parties.study.max_reused_states else _NOTHING)
         )
 
     def _session(self, state: GlobalState, attempt: int, *, again: bool) -> CombinerSession | None:
@@ -92,9 +98,7 @@ class ProtectedSum:
                 # SA-8.4: a second sum over the same state is for the sites, or a person, to allow.
                 if answering and not self.parties.study.max_reused_states:
                     raise RoundError(
-                        f"round {session.binding.round + 1} is lost: {error}. Sites have answered "
-                        "for this state and will not answer again; people at the sites must "
-                        "decide how to go on"
+                        f"round {session.binding.round + 1} is lost: {error}. {_PEOPLE}"
                     ) from None
                 return False
         return True

@@ -47,12 +47,16 @@ def parse_drop(text: str) -> Drop:
 
 
 def check_drops(drops: Collection[Drop], sites: Collection[str], rounds: int) -> None:
-    """Raise :class:`StudyError` for a site or a round that the study does not have."""
+    """Raise :class:`StudyError` for a site or round that the study does not have, or a repeat."""
+    seen = set()
     for drop in drops:
         if drop.site not in sites:
-            raise StudyError(f"drop of {drop.site}: the sites are {', '.join(sites)}")
+            raise StudyError(f"there is no site {drop.site} to drop; sites are {', '.join(sites)}")
         if drop.round >= rounds:
-            raise StudyError(f"drop in round {drop.round + 1}: the study has {rounds}")
+            raise StudyError(f"no drop in round {drop.round + 1}: the study has {rounds} rounds")
+        if (drop.site, drop.round) in seen:
+            raise StudyError(f"site {drop.site} is dropped twice in round {drop.round + 1}")
+        seen.add((drop.site, drop.round))
 
 
 class DroppingChannel:
@@ -66,13 +70,7 @@ class DroppingChannel:
         self._inner = inner
         self._round = round
         self._plain = plain
-        self._from = {
-            drop.site: min(
-                STAGES.index(d.stage) for d in drops if d.site == drop.site and d.round == round
-            )
-            for drop in drops
-            if drop.round == round
-        }
+        self._from = {drop.site: STAGES.index(drop.stage) for drop in drops if drop.round == round}
 
     def exchange(self, requests: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
         return self._inner.exchange(

@@ -44,7 +44,8 @@ class SiteValidated:
 class RoundFinished:
     """``bytes_up`` is one site's upload in all stages, ``bytes_down`` what one site was sent.
 
-    ``missing`` are the sites that are not in the round's sum, ``attempts`` how often it was tried.
+    ``missing`` are the sites that are not in the round's sum, ``attempts`` how often it was tried,
+    ``late`` the sites that are in the sum but left before the round was over.
     """
 
     round: int
@@ -53,6 +54,7 @@ class RoundFinished:
     bytes_down: int
     missing: tuple[str, ...] = ()
     attempts: int = 1
+    late: tuple[str, ...] = ()
 
 
 Event = RoundStarted | StepDone | SiteTrained | SiteValidated | RoundFinished

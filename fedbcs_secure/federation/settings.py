@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from fedbcs_secure.errors import StudyError
 from fedbcs_secure.study import SiteName, sentences
@@ -36,6 +36,12 @@ class SimulationSettings(BaseModel):
     tensorboard: bool = False
     drop: tuple[str, ...] = ()
     """Sites that vanish on purpose, ``SITE@STAGE:ROUND`` each (federation.dropouts)."""
+
+    @field_validator("drop", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
     data_digest: str | None = None
     """Written by a run and compared when it is resumed: SHA-256 over all images, labels, splits."""
 

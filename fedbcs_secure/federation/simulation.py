@@ -191,7 +191,12 @@ class Simulation:
         self.folder.save_states(states, self.study)
         self._tensorboard(rows)
         missing = tuple(site for site in self.dataset.sites if site not in survivors)
-        self.observer(RoundFinished(index, seconds, up, down, missing, attempts))
+        late = tuple(
+            drop.site
+            for drop in drops_of(self.study, self.settings)
+            if drop.round == index and drop.site in survivors
+        )
+        self.observer(RoundFinished(index, seconds, up, down, missing, attempts, late))
 
     def _state_of(self, states: Mapping[str, GlobalState], site: str) -> GlobalState:
         return states[site] if site in states else next(iter(states.values()))
@@ -298,7 +303,9 @@ def drops_of(study: Study, settings: SimulationSettings) -> tuple[Drop, ...]:
     """The settings' drop-outs. Raises :class:`StudyError` for those that the study cannot have."""
     drops = tuple(parse_drop(text) for text in settings.drop)
     if drops and not study.federated:
-        raise StudyError(f"drop: method {study.method} has no rounds that a site could leave")
+        raise StudyError(
+            f"drop: method {study.method} has no rounds that a site could leave; remove drop"
+        )
     check_drops(drops, [entry.name for entry in study.roster], study.rounds)
     return drops
 

@@ -136,10 +136,10 @@ def test_terms(sites: int, values: dict[str, object], terms: tuple[int, int]) ->
             7,
             {"threshold": 4},
             "threshold = 4 of 7 sites is not safe against 1 colluding site(s): "
-            "it must be over 4 and at least 3",
+            "raise threshold to 5 or more",
         ),
-        (8, {"threshold": 5, "colluders": 2}, "must be over 5 and at least 4"),
-        (6, {"colluders": 5}, "must be over 5.5 and at least 7"),
+        (8, {"threshold": 5, "colluders": 2}, "raise threshold to 6 or more"),
+        (6, {"colluders": 5}, "lower colluders, or have more sites"),
         (4, {"colluders": 3}, "is not safe against 3 colluding"),
         (3, {"colluders": 2}, "is not safe against 2 colluding"),
         (5, {"threshold": 2, "protection": "none"}, "from min_sites = 3"),

@@ -55,8 +55,12 @@ def test_a_lost_round_says_how_to_go_on_and_keeps_the_others(tmp_path: Path) -> 
     assert result.returncode == 1
     assert "round 2 is lost" in result.stderr
     assert "1 of 2 rounds are kept" in result.stderr
-    assert f"--resume {out}" in result.stderr
+    assert "because of --drop" in result.stderr
+    assert f"--resume {out} --drop none" in result.stderr
     assert {row["round"] for row in _rows(out)} == {0}
+    resumed = run("simulate", "--resume", str(out), "--drop", "none")
+    assert resumed.returncode == 0, resumed.stderr
+    assert {row["round"] for row in _rows(out)} == {0, 1}
 
 
 def test_a_run_with_drops_is_resumed_with_them(tmp_path: Path) -> None:
@@ -75,11 +79,13 @@ def test_a_run_with_drops_is_resumed_with_them(tmp_path: Path) -> None:
     [
         (("--drop", "A@masked:2"), "SITE@STAGE:ROUND"),
         (("--drop", "A@share:0"), "rounds count from 1"),
-        (("--drop", "Z@share:1"), "the sites are A, B, C, D"),
-        (("--drop", "A@share:9"), "the study has 2"),
-        (("--drop", "A@share:1", "--method", "local"), "no rounds"),
+        (("--drop", "Z@share:1"), "sites are A, B, C, D"),
+        (("--drop", "A@share:9"), "the study has 2 rounds"),
+        (("--drop", "A@share:1", "--drop", "A@unmask:1"), "dropped twice"),
+        (("--drop", "A@share:1", "--method", "local"), "remove drop"),
         (("--threshold", "2"), "min_sites"),
-        (("--threshold", "3", "--colluders", "2"), "not safe against 2"),
+        (("--threshold", "3", "--colluders", "2"), "raise threshold to 4"),
+        (("--colluders", "3"), "lower colluders, or have more sites"),
         (("--threshold", "5"), "to the 4 sites"),
     ],
 )

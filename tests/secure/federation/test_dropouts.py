@@ -288,10 +288,12 @@ def test_what_is_no_drop(text: str) -> None:
 
 def test_drops_of_what_the_study_does_not_have() -> None:
     check_drops([Drop("A", "sum", 2), Drop("B", "ready", 0)], ("A", "B"), 3)
-    with pytest.raises(StudyError, match="drop of C: the sites are A, B"):
+    with pytest.raises(StudyError, match="no site C to drop; sites are A, B"):
         check_drops([Drop("A", "sum", 0), Drop("C", "sum", 0)], ("A", "B"), 3)
-    with pytest.raises(StudyError, match="round 4: the study has 3"):
+    with pytest.raises(StudyError, match="round 4: the study has 3 rounds"):
         check_drops([Drop("A", "sum", 3)], ("A", "B"), 3)
+    with pytest.raises(StudyError, match="dropped twice in round 2"):
+        check_drops([Drop("A", "sum", 1), Drop("A", "ready", 1)], ("A", "B"), 3)
 
 
 # The channel -------------------------------------------------------------------------------------
