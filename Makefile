@@ -60,7 +60,7 @@ $(FUZZ_VENV)/.installed: pyproject.toml
 
 fuzz: $(FUZZ_VENV)/.installed
 	PYTHONPATH=protocols $(FUZZ_VENV)/bin/python tests/protocols/fuzz/fuzz.py --seconds $(FUZZ_SECONDS) \
-	  --log fuzz.log --findings fuzz-findings $(ARGS) 2>/dev/null
+	  --log fuzz.log --findings fuzz-findings $(ARGS) 2>fuzz.err || { tail -5 fuzz.err; exit 1; }
 
 clean:
 	rm -rf $(VENV) $(BENCH_VENV) $(FUZZ_VENV)

@@ -45,8 +45,10 @@ mask_pack_speedup_nN         flower_mask_serialise_ms_nN / mask_pack_ms_nN
 Whole sums, every frame of every party (secagg_parts/):
 
 server_unmask_s_n64_drop20   CPU seconds to take the masks off: 64 sites, 20 of them gone
-stages_share_of_round        stages of 4 sites and combiner / (the same + their round of training)
-stages_s, training_s         the two; training on real images where FEDBCS_REAL_DATA names them
+stages_share_of_round        stages of 4 sites and combiner / (the same + their round of training),
+                             CPU seconds of all threads
+stages_cpu_s, training_cpu_s the two; real images where FEDBCS_REAL_DATA names them
+training_s                   the latter by the clock
 growth_...                   with --growth: lists over the number of sites
 
 Times are medians, ratios are those of medians. Key agreement is in neither side's times.

@@ -48,10 +48,11 @@ def drawn(page: str) -> str:
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--check", action="store_true", help="change nothing")
+    arguments = options.parse_args()
     page = PAGE.read_text(encoding="utf-8")
     if drawn(page) == page:
         return
-    if options.parse_args().check:
+    if arguments.check:
         sys.exit(f"{PAGE.name} is not up to date: run protocols/draw.py")
     PAGE.write_text(drawn(page), encoding="utf-8")
 

@@ -118,6 +118,7 @@ class RunDisplay:
             + (f" · {size(event.bytes_up)} up a site" if event.bytes_up else "")
             + (f" · without {', '.join(event.missing)}" if event.missing else "")
             + (f" · {', '.join(event.late)} left, but in the sum" if event.late else "")
+            + (f" · state reused at {', '.join(event.reused)}" if event.reused else "")
             + (f" · attempt {event.attempts}" if event.attempts > 1 else "")
             + f" · {duration(event.seconds)}"
             + (f" · {duration(left * mean)} left" if left else "")

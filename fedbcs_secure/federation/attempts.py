@@ -81,7 +81,7 @@ class ProtectedSum:
         return None if session.state is CombinerState.ADVERTISE else session
 
     def _carry(self, session: CombinerSession, opening: Callable[[], Mapping[str, bytes]]) -> bool:
-        """Take the session to its end. False when it failed before anybody was asked to unmask."""
+        """Take the session to its end. False when it failed and another attempt may follow."""
         while session.state is not CombinerState.COMPLETE:
             advertising = session.state is CombinerState.ADVERTISE
             requests = opening() if advertising else session.requests

@@ -36,7 +36,8 @@ class RoundResult:
 
 
 class RoundCombiner:
-    """The combiner's side: passes frames on and adds up. Never holds more than the running sum.
+    """The combiner's side: passes frames on and adds up. Never holds more of them than the
+    running sum, and the sums that somebody still has to be told.
 
     Under ``prototypes = "finch"`` it also holds each site's prototypes, which that mode shows.
     With ``journals`` and a ``shelf`` on disk, a new process goes on where the last one stopped: in

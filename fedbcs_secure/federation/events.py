@@ -45,7 +45,8 @@ class RoundFinished:
     """``bytes_up`` is one site's upload in all stages, ``bytes_down`` what one site was sent.
 
     ``missing`` are the sites that are not in the round's sum, ``attempts`` how often it was tried,
-    ``late`` the sites that are in the sum but left before the round was over.
+    ``late`` the sites that are in the sum but left before the round was over, ``reused`` those that
+    answered again for a state that they had answered for.
     """
 
     round: int
@@ -55,6 +56,7 @@ class RoundFinished:
     missing: tuple[str, ...] = ()
     attempts: int = 1
     late: tuple[str, ...] = ()
+    reused: tuple[str, ...] = ()
 
 
 Event = RoundStarted | StepDone | SiteTrained | SiteValidated | RoundFinished

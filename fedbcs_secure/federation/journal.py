@@ -89,7 +89,7 @@ class FileJournal:
 
 @dataclass(frozen=True)
 class FileJournals:
-    """Journals of one study in a folder, named by round, attempt, phase and digests.
+    """Journals in a folder, named by round, attempt, phase and the starts of the digests.
 
     They hold masked vectors and the shares that take the masks off the sum: what the combiner
     knows anyway, and no more.
@@ -130,7 +130,8 @@ class FileJournals:
         return journal, self._held(path)
 
     def forget(self, binding: Binding) -> None:
-        for path in self.folder.glob("*.journal"):
+        study = binding.study_digest[:4].hex()
+        for path in self.folder.glob(f"*-{study}-????????.journal"):
             # Rounds before it as well: a crash may have kept them from being dropped.
             if path.name < f"{binding.round + 1:010d}":
                 path.unlink()

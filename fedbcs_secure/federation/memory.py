@@ -42,7 +42,8 @@ class MemoryChannel:
 class RoundOutcome:
     """The next state, each site's training loss and clipped values (which a simulation may see),
 
-    the sites in the sum, the attempts it took, and the bytes of one site.
+    the sites in the sum, the attempts it took, the sites that answered again for a state that they
+    had answered for, and the bytes of one site.
     """
 
     state: GlobalState
@@ -50,6 +51,7 @@ class RoundOutcome:
     clipped: dict[str, int]
     survivors: tuple[str, ...]
     attempts: int
+    reused: tuple[str, ...]
     bytes_up: int
     bytes_down: int
 
@@ -86,6 +88,7 @@ class MemoryFederation:
         """
         self._sites = self._sites or self._new_sites(state)
         self._losses = {}
+        before = {name: site.reused for name, site in self._sites.items()}
         plain = self._parties.study.protection == "none"
         channel = CountingChannel(MemoryChannel(self._sites))
         dropping = DroppingChannel(channel, self._drops, state.round, plain=plain)
@@ -99,7 +102,14 @@ class MemoryFederation:
         up, down = channel.take()
         clipped = {name: self._sites[name].clipped for name in self._losses}
         return RoundOutcome(
-            result.state, self._losses, clipped, result.survivors, result.attempts, up, down
+            state=result.state,
+            losses=self._losses,
+            clipped=clipped,
+            survivors=result.survivors,
+            attempts=result.attempts,
+            reused=tuple(n for n, site in self._sites.items() if site.reused > before[n]),
+            bytes_up=up,
+            bytes_down=down,
         )
 
     def _new_sites(self, state: GlobalState) -> dict[str, SiteRunner]:

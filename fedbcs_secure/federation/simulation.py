@@ -164,6 +164,7 @@ class Simulation:
         survivors = self.dataset.sites if outcome is None else outcome.survivors
         up, down = (outcome.bytes_up, outcome.bytes_down) if outcome else (0, 0)
         attempts = outcome.attempts if outcome else 1
+        reused = outcome.reused if outcome else ()
         rows = []
         for site in self.dataset.sites:
             dice = None
@@ -182,6 +183,7 @@ class Simulation:
                     "clipped": outcome.clipped.get(site, 0) if outcome else 0,
                     "in_sum": site in survivors,
                     "attempts": attempts,
+                    "state_reused": site in reused,
                     "round_seconds": seconds,
                     "bytes_up": up,
                     "bytes_down": down,
@@ -196,7 +198,7 @@ class Simulation:
             for drop in drops_of(self.study, self.settings)
             if drop.round == index and drop.site in survivors
         )
-        self.observer(RoundFinished(index, seconds, up, down, missing, attempts, late))
+        self.observer(RoundFinished(index, seconds, up, down, missing, attempts, late, reused))
 
     def _state_of(self, states: Mapping[str, GlobalState], site: str) -> GlobalState:
         return states[site] if site in states else next(iter(states.values()))
@@ -232,6 +234,7 @@ class Simulation:
                 site: sum(row["site"] == site and not row.get("in_sum", True) for row in rows)
                 for site in self.dataset.sites
             },
+            "states_reused": sum(bool(row.get("state_reused")) for row in rows),
             "sites": sites,
             "mean_dice": float(np.mean([row["dice"] for row in sites.values()])),
             "worst_dice": min(row["dice"] for row in sites.values()),

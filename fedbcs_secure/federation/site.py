@@ -82,6 +82,8 @@ class SiteRunner:
         this site's business: a channel between institutions must answer any of them with
         "declined" alone.
         """
+        # WI-1.2: what is too long or no frame is not even hashed.
+        decode(data, self._limits())
         request = hashlib.sha256(data).digest()
         if self._last is not None and self._last[0] == request:
             return self._last[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from unittest import mock
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -69,8 +70,7 @@ class Party:
             X25519PrivateKey.from_private_bytes(self.share_secret),
             self.seed,
         )
-        polynomials = self.mask_coefficients, self.seed_coefficients
-        self.session._seed_for_tests(self.ephemeral, polynomials=polynomials)
+        self.session._seed_for_tests(self.ephemeral)
 
     @property
     def place(self) -> int:
@@ -88,7 +88,9 @@ class Party:
             case "advertise":
                 frame = self.session.advertise()
             case "shares":
-                frame = self.session.share(request)
+                given = iter([*self.mask_coefficients, *self.seed_coefficients])
+                with mock.patch("secrets.randbelow", side_effect=given):
+                    frame = self.session.share(request)
             case "masked_input":
                 frame = self.session.masked_input(request, np.array(self.vector, np.uint32))
             case "consistency":

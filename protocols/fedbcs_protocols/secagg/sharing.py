@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -16,11 +15,9 @@ from fedbcs_protocols.errors import BadShare, InconsistentShares
 from fedbcs_protocols.secagg.ephemeral import Ephemeral, agree, public_bytes
 from fedbcs_protocols.secagg.keytable import KeyTable
 from fedbcs_protocols.secagg.setting import Setting
-from fedbcs_protocols.secagg.shamir import SHARE_BYTES, _split_with, check_share, split
+from fedbcs_protocols.secagg.shamir import SHARE_BYTES, check_share, split
 
 SHARE_LABEL = "secagg share"
-Polynomials: TypeAlias = tuple[Sequence[int], Sequence[int]]
-"""Coefficients a_1 ... a_(t-1) for the mask key and for the seed."""
 
 _NONCE = bytes(12)
 """Each key encrypts one message, so the nonce need not change."""
@@ -42,22 +39,6 @@ def deal(ephemeral: Ephemeral, holders: Sequence[int], threshold: int) -> dict[i
     at = [place + 1 for place in holders]
     keys = split(ephemeral.mask_key.private_bytes_raw(), threshold, at)
     seeds = split(ephemeral.seed, threshold, at)
-    return _paired(holders, keys, seeds)
-
-
-def _deal_with(
-    ephemeral: Ephemeral, holders: Sequence[int], polynomials: Polynomials
-) -> dict[int, SharePair]:
-    """The deterministic twin, for known-answer tests."""
-    at = [place + 1 for place in holders]
-    keys = _split_with(ephemeral.mask_key.private_bytes_raw(), polynomials[0], at)
-    seeds = _split_with(ephemeral.seed, polynomials[1], at)
-    return _paired(holders, keys, seeds)
-
-
-def _paired(
-    holders: Sequence[int], keys: Sequence[bytes], seeds: Sequence[bytes]
-) -> dict[int, SharePair]:
     return {
         place: SharePair(key, seed) for place, key, seed in zip(holders, keys, seeds, strict=True)
     }

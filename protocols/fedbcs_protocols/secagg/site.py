@@ -24,7 +24,7 @@ from fedbcs_protocols.secagg.marks import MarkKeeper, advertising
 from fedbcs_protocols.secagg.masking import Mask, masked_blocks, pair_mask, self_mask
 from fedbcs_protocols.secagg.messages import Advertise, Certificate, Delivery, KeyList
 from fedbcs_protocols.secagg.setting import Guard, Setting
-from fedbcs_protocols.secagg.sharing import Polynomials, ShareBox, SharePair, _deal_with, deal
+from fedbcs_protocols.secagg.sharing import ShareBox, SharePair, deal
 from fedbcs_protocols.secagg.states import SITE, SiteEvent, SiteState, next_site_state
 from fedbcs_protocols.secagg.transcript import check_certificate, consistency_frame, transcript
 from fedbcs_protocols.sitesets import decode_set, encode_set, set_bytes
@@ -71,7 +71,6 @@ class SiteSession:
         self._marks = marks
         self._drawn: tuple[int, ...] | None = None
         self._ephemeral: Ephemeral | None = None
-        self._polynomials: Polynomials | None = None
         self._advertised = b""
         self._table: KeyTable | None = None
         self._sharers: frozenset[int] = frozenset()
@@ -83,14 +82,9 @@ class SiteSession:
         """What the session is for."""
         return self._setting.binding
 
-    def _seed_for_tests(
-        self,
-        ephemeral: Ephemeral,
-        drawn: tuple[int, ...] = (),
-        polynomials: Polynomials | None = None,
-    ) -> None:
+    def _seed_for_tests(self, ephemeral: Ephemeral, drawn: tuple[int, ...] = ()) -> None:
         """Make the session deterministic: for known answers only, secrets used twice leak."""
-        self._ephemeral, self._drawn, self._polynomials = ephemeral, drawn, polynomials
+        self._ephemeral, self._drawn = ephemeral, drawn
 
     def advertise(self) -> bytes:
         """The signed frame with this site's fresh keys, commitment and draw (SA-1.1).
@@ -133,11 +127,7 @@ class SiteSession:
                     COMBINER, "too few of the sites that this site drew are in it, or stayed"
                 )
             ephemeral = self._secrets()
-            holders = sorted(table.holders(self._me))
-            if self._polynomials is None:
-                shares = deal(ephemeral, holders, terms.graph.threshold)
-            else:
-                shares = _deal_with(ephemeral, holders, self._polynomials)
+            shares = deal(ephemeral, sorted(table.holders(self._me)), terms.graph.threshold)
             box = ShareBox(ephemeral.share_key, self._setting, table, self._me)
             body = box.seal_all(shares)
         except ProtocolError:

@@ -59,12 +59,15 @@ def test_elsewhere_a_line_a_round() -> None:
 
 
 def test_sites_that_dropped_out_and_attempts_are_told() -> None:
-    event = RoundFinished(0, 2.0, 4_400_000, 4_400_000, ("B", "C"), 2, ("A",))
+    event = RoundFinished(0, 2.0, 4_400_000, 4_400_000, ("B", "C"), 2, ("A",), ("A",))
     out = io.StringIO()
     with RunDisplay(Console(file=out, width=200), ("A", "B", "C")) as display:
         display(RoundStarted(0, 2))
         display(event)
-    assert "without B, C · A left, but in the sum · attempt 2 · 2.0 s" in out.getvalue()
+    assert (
+        "without B, C · A left, but in the sum · state reused at A · attempt 2 · 2.0 s"
+        in out.getvalue()
+    )
     console = Console(file=io.StringIO(), force_terminal=True, width=100, record=True)
     with RunDisplay(console, ("A", "B", "C")) as display:
         display(RoundStarted(0, 2))

@@ -30,7 +30,7 @@ from fedbcs_secure.federation.dropouts import (
     parse_drop,
 )
 from fedbcs_secure.federation.layout import Layout
-from fedbcs_secure.federation.memory import MemoryFederation, RoundOutcome
+from fedbcs_secure.federation.memory import MemoryChannel, MemoryFederation, RoundOutcome
 from fedbcs_secure.federation.protect import encode
 from fedbcs_secure.federation.release import form_update
 from fedbcs_secure.federation.state import GlobalState
@@ -328,3 +328,34 @@ def test_a_site_is_silent_from_its_stage_to_the_end_of_its_round(
     later = DroppingChannel(Echo(), [Drop("A", "ready", 1)], 1, plain=plain)
     frame = cast.frame(Kind.SUM, cast.parties.binding(state, 1), 4)
     assert set(dict(later.exchange({"A": frame}))) == {"A"}
+
+
+# Reuse ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("allowed", [0, 1])
+def test_a_reused_state_is_reported(
+    start: Start, monkeypatch: pytest.MonkeyPatch, allowed: int
+) -> None:
+    """A and B do not answer in the first *unmask*; C and D have, and answer again if they may."""
+    study = make_study(max_reused_states=allowed)
+    plan, state = start(study)
+    federation = MemoryFederation(study, plan, fake_training)
+    exchange = MemoryChannel.exchange
+
+    def deaf(self: MemoryChannel, requests: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
+        def heard(name: str, frame: bytes) -> bool:
+            head = decode(frame, ANYTHING)
+            first = (head.binding.round, head.binding.attempt) == (0, 0)
+            return not (first and head.kind is Kind.CERTIFICATE and name in "AB")
+
+        return exchange(self, {n: frame for n, frame in requests.items() if heard(n, frame)})
+
+    monkeypatch.setattr(MemoryChannel, "exchange", deaf)
+    if not allowed:
+        with pytest.raises(RoundError, match="people at the sites must decide"):
+            federation.run_round(state)
+        return
+    outcome = federation.run_round(state)
+    assert (outcome.attempts, outcome.reused) == (2, ("C", "D"))
+    assert federation.run_round(outcome.state).reused == ()

@@ -247,6 +247,9 @@ def test_two_studies_in_a_folder_do_not_touch_each_others_journals(tmp_path: Pat
     FileJournals(tmp_path).begin(other)
     assert FileJournals(tmp_path).latest(FIRST) == FIRST
     assert list(FileJournals(tmp_path).reopen(FIRST)[1]) == [b"C"]
+    FileJournals(tmp_path).forget(FIRST)
+    assert FileJournals(tmp_path).latest(FIRST) is None
+    assert FileJournals(tmp_path).latest(other) == other
 
 
 def test_nothing_is_written_behind_half_a_record(tmp_path: Path) -> None:
