@@ -1,4 +1,4 @@
-"""A federation by hand: three sites, three rounds, every frame in sight.
+"""A federation by hand: three sites, three rounds, every step in sight.
 
 Run it with ``.venv/bin/python examples/own_training_loop.py``. It shows the pieces that
 ``simulate`` puts together: a data set, a study with its roster, a learner, a federation in memory.

@@ -3,7 +3,7 @@
 Who lives here, each module importing only those to its left::
 
     errors ← binding ← identity ← derive ← ring ← codec
-                     ← wire ← messages ← secagg
+                     ← wire ← sitesets ← messages ← secagg
 
 ``errors``    what can go wrong, on this side or on the other
 ``binding``   which sum a message belongs to: study, round, attempt, phase, state
@@ -12,7 +12,8 @@ Who lives here, each module importing only those to its left::
 ``ring``      vectors modulo 2^m, m bits a value on the wire
 ``codec``     float32 to integers and back, exactly reproducible
 ``wire``      signed frames: bytes in, checked values out
-``messages``  what the frames carry
+``sitesets``  sets of sites as bits
+``messages``  vectors that frames carry
 ``secagg``    the protected sum: a session for a site, a session for the combiner
 
 May be imported here: the standard library's pure parts, numpy, cryptography. No torch, no medicine,

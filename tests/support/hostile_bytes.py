@@ -40,47 +40,50 @@ def _bytes_that_anybody_can_send() -> Iterator[Attack]:
         return lambda s: s.came[STAGES[STAGES.index(stage) - 1]][VICTIM]
 
     # A masked vector is too long to be a list of survivors, so it is not read.
-    long_for = {"consistency": ("MalformedFrame", UNREAD)}
+    long_for = {"consistency": ("WI-1.2", "MalformedFrame", UNREAD)}
+    malformed: tuple[tuple[str, str, Callable[[bytes], bytes]], ...] = (
+        ("no bytes", "WI-1.1", lambda frame: b""),
+        ("a frame cut in half", "WI-1.3", lambda frame: frame[: len(frame) // 2]),
+        ("a frame without its last byte", "WI-1.3", lambda frame: frame[:-1]),
+        ("a frame with a byte more", "WI-1.3", lambda frame: frame + b"\0"),
+        ("ten megabytes after a frame", "WI-1.2", lambda frame: frame + bytes(10_000_000)),
+        ("a frame that says its body is 4 GiB", "WI-1.3", _claims_four_gigabytes),
+    )
     for stage in KINDS:
-        malformed: dict[str, Callable[[bytes], bytes]] = {
-            "no bytes": lambda frame: b"",
-            "a frame cut in half": lambda frame: frame[: len(frame) // 2],
-            "a frame without its last byte": lambda frame: frame[:-1],
-            "a frame with a byte more": lambda frame: frame + b"\0",
-            "ten megabytes after a frame": lambda frame: frame + bytes(10_000_000),
-            "a frame that says its body is 4 GiB": _claims_four_gigabytes,
-        }
-        for name, change in malformed.items():
+        for name, clause, change in malformed:
             yield Attack(
-                name, "WI-1.2", stage, on(stage, change), "MalformedFrame", UNREAD, Fate.STAYS
+                name, clause, stage, on(stage, change), "MalformedFrame", UNREAD, Fate.STAYS
             )
         zeros = bytes(64)
-        for name, forge, refusal, sender in (
+        for name, forge, clause, refusal, sender in (
             (
                 "the combiner's frame under a site's key",
                 resealed(stage, COLLUDER),
+                "WI-2.2",
                 "BadSignature",
                 COMBINER,
             ),
             (
                 "the combiner's frame under no key",
                 resealed(stage, None, signature=zeros),
+                "WI-2.2",
                 "BadSignature",
                 COMBINER,
             ),
             (
                 "the combiner's frame in a site's name and under its key",
                 resealed(stage, COLLUDER, sender=COLLUDER),
+                "WI-2.2",
                 "UnknownSender",
                 COLLUDER,
             ),
             (
                 "the victim's own last frame",
                 reflected(stage),
-                *long_for.get(stage, ("UnexpectedFrame", VICTIM)),
+                *long_for.get(stage, ("WI-1.5", "UnexpectedFrame", VICTIM)),
             ),
         ):
-            yield Attack(name, "WI-2.1", stage, forge, refusal, sender, Fate.STAYS)
+            yield Attack(name, clause, stage, forge, refusal, sender, Fate.STAYS)
 
 
 def _claims_four_gigabytes(frame: bytes) -> bytes:
@@ -146,7 +149,7 @@ def _genuine_at_the_wrong_time() -> Iterator[Attack]:
                 f"{kind.name.lower().replace('_', ' ')} too early"
                 if later
                 else f"a second {kind.name.lower().replace('_', ' ')}",
-                "SA-0.3",
+                "SA-11",
                 at,
                 _blank(call) if later else _repeated(call),
                 "UnexpectedFrame",
@@ -194,6 +197,14 @@ def _blank(stage: str) -> Forge:
 
 # What the combiner says under its true key -------------------------------------------------------
 
+BODIES = {
+    "share": "SA-2.1",
+    "masked_input": "SA-4.1",
+    "consistency": "SA-5.1",
+    "unmask": "SA-6.1",
+}
+"""The clause that says what the combiner's frame of each stage holds."""
+
 
 def _nonsense_under_the_true_key() -> Iterator[Attack]:
     def body(stage: str, change: Callable[[bytes], bytes]) -> Forge:
@@ -204,12 +215,13 @@ def _nonsense_under_the_true_key() -> Iterator[Attack]:
         return forge
 
     for stage in KINDS:
-        yield Attack("an empty body", "SA-6.2", stage, body(stage, lambda b: b""), "MalformedFrame")
+        clause = BODIES[stage]
+        yield Attack("an empty body", clause, stage, body(stage, lambda b: b""), "MalformedFrame")
         # A longer body than any honest one is not read at all.
         full = stage in {"consistency", "unmask"}
         yield Attack(
             "a body longer than any" if full else "a body with a byte more",
-            "WI-1.5" if full else "SA-6.2",
+            "WI-1.5" if full else clause,
             stage,
             body(stage, lambda b: b + b"\0"),
             "MalformedFrame",
@@ -218,7 +230,7 @@ def _nonsense_under_the_true_key() -> Iterator[Attack]:
         if stage != "consistency":
             yield Attack(
                 "a body without its last byte",
-                "SA-6.2",
+                clause,
                 stage,
                 body(stage, lambda b: b[:-1]),
                 "MalformedFrame",

@@ -58,20 +58,31 @@ class SiteUnderTest(Protocol):
 
     def unmask(self, frame: bytes, /) -> bytes: ...
 
-    def holds_secrets(self) -> bool:
-        """Whether a key, a seed or a share is left in the session; True if nobody can tell."""
+    def holds_secrets(self) -> bool | None:
+        """Whether a key, a seed or a share is left in the session.
+
+        None if nobody can tell: the tests then leave out that assertion and make all others.
+        """
         ...
 
 
 class Host(Protocol):
-    """A site's installation: its identity, its guard, and what it keeps on disk between sums."""
+    """A site's installation: its identity, its guard, and what it keeps on disk between sums.
+
+    Whoever opens one keeps it for as long as its sessions are used, so it may end its process when
+    it is dropped. Several may be open for one identity, each with a disk of its own, and several
+    sessions in one host.
+    """
 
     def open(self, setting: Setting) -> SiteUnderTest:
         """A new session. Raises :class:`Refusal` when the site's guard does not allow it."""
         ...
 
     def restart(self) -> None:
-        """The process ends and starts again: only what is on disk is left."""
+        """The process ends and starts again: only what is on disk is left.
+
+        Its sessions have ended with it; none of them is called again, not even to be refused.
+        """
         ...
 
 
@@ -123,6 +134,7 @@ class HostileCombiner:
         for name, identity in cast.sites.items():
             if name not in self.colluders and name not in self.hosts:
                 self.hosts[name] = open_host(identity, name, cast.guard)
+        self._spare: list[Host] = []
         self.vectors: Mapping[str, Vector] = cast.vectors()
         self.sites: dict[str, SiteUnderTest] = {}
         self.came: dict[str, dict[str, bytes]] = {stage: {} for stage in STAGES}
@@ -161,6 +173,13 @@ class HostileCombiner:
             else:
                 self.sites[name] = self.hosts[name].open(self.setting)
         return self.sites[name]
+
+    def twin(self, name: str) -> SiteUnderTest:
+        """A session of ``name`` in this sum in a second installation, with nothing on its disk."""
+        host = self.open_host(self.cast.sites[name], name, self.cast.guard)
+        # A host that is dropped may take its process along, and the session with it.
+        self._spare.append(host)
+        return host.open(self.setting)
 
     def request(self, stage: str, name: str) -> bytes:
         """The frame that ``name`` gets in ``stage``."""

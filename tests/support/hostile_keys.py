@@ -32,8 +32,7 @@ def _key_lists() -> Iterator[Attack]:
         return lambda s: s.key_list(frames)
 
     def own_of_another_process(s: HostileCombiner) -> bytes:
-        twin = s.open_host(s.cast.sites[VICTIM], VICTIM, s.cast.guard).open(s.setting)
-        return s.key_list({VICTIM: twin.advertise()})
+        return s.key_list({VICTIM: s.twin(VICTIM).advertise()})
 
     def swapped(s: HostileCombiner) -> bytes:
         came = s.came["advertise"]

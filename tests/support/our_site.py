@@ -29,28 +29,35 @@ class DiskMarks:
 
 
 class OurSite:
-    """A :class:`SiteSession` as a :class:`SiteUnderTest`."""
+    """A :class:`SiteSession` as a :class:`SiteUnderTest`, for as long as its process runs."""
 
     def __init__(self, session: SiteSession) -> None:
         self.session = session
+        self.ended = False
 
     def advertise(self) -> bytes:
-        return _mapped(self.session.advertise)
+        return self._ask(self.session.advertise)
 
     def share(self, frame: bytes) -> bytes:
-        return _mapped(lambda: self.session.share(frame))
+        return self._ask(lambda: self.session.share(frame))
 
     def masked_input(self, frame: bytes, vector: Vector) -> bytes:
-        return _mapped(lambda: self.session.masked_input(frame, vector))
+        return self._ask(lambda: self.session.masked_input(frame, vector))
 
     def consistency(self, frame: bytes) -> bytes:
-        return _mapped(lambda: self.session.consistency(frame))
+        return self._ask(lambda: self.session.consistency(frame))
 
     def unmask(self, frame: bytes) -> bytes:
-        return _mapped(lambda: self.session.unmask(frame))
+        return self._ask(lambda: self.session.unmask(frame))
 
     def holds_secrets(self) -> bool:
-        return self.session._ephemeral is not None or bool(self.session._held)
+        return self._ask(lambda: self.session._ephemeral is not None or bool(self.session._held))
+
+    def _ask(self, call: Callable[[], T]) -> T:
+        # No refusal: a script that asks a process that has ended is wrong.
+        if self.ended:
+            raise RuntimeError("the process of this session has ended")
+        return _mapped(call)
 
 
 class OurHost:
@@ -59,11 +66,12 @@ class OurHost:
     def __init__(self, identity: Identity, name: str, guard: Guard) -> None:
         self.identity, self.name, self.guard = identity, name, guard
         self.marks = DiskMarks({})
+        self._running: list[OurSite] = []
 
     def open(self, setting: Setting) -> OurSite:
-        return _mapped(
-            lambda: OurSite(
-                SiteSession(
+        site = OurSite(
+            _mapped(
+                lambda: SiteSession(
                     setting,
                     identity=self.identity,
                     name=self.name,
@@ -72,8 +80,13 @@ class OurHost:
                 )
             )
         )
+        self._running.append(site)
+        return site
 
     def restart(self) -> None:
+        for site in self._running:
+            site.ended = True
+        self._running = []
         self.marks = DiskMarks(self.marks.disk)
 
 

@@ -6,7 +6,8 @@ by at least t sites, about sites that all of them saw in the same place.
 ``masking``, ``unmasking`` masks on and off · ``keytable``, ``messages``, ``transcript``,
 ``outcome`` what frames say · ``marks``, ``journal`` what survives a crash · ``site`` and
 ``combiner`` the two sessions. A session takes bytes and gives bytes; moving and keeping them is
-the caller's. Clause numbers (SA-…) refer to ``protocols/specs/secagg.md``.
+the caller's (``examples/one_protected_sum.py`` is a whole sum). Clause numbers (SA-…) refer to
+``protocols/specs/secagg.md``.
 """
 
 from fedbcs_protocols.secagg.combiner import CombinerSession

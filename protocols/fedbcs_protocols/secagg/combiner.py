@@ -54,9 +54,9 @@ class CombinerSession:
 
     :meth:`receive` takes the frames of the current stage in any order from the sites in
     ``expected``; :meth:`close` ends the stage with those that came; ``requests`` are the frames to
-    send then, by site. After five stages :meth:`total` is the sum over ``survivors`` and
-    :meth:`sum_frame` tells it. Masked vectors are added as they come, so memory does not grow with
-    their number.
+    send then, by site (none before *advertise*, which sites begin by themselves). After five stages
+    :meth:`total` is the sum over ``survivors`` and :meth:`sum_frame` tells it. Masked vectors are
+    added as they come, so memory does not grow with their number.
 
     A frame that does not fit raises a :class:`PeerError` naming its sender and changes nothing.
     Too few sites at the end of a stage raise :class:`TooFewSites` and end the attempt.

@@ -36,7 +36,8 @@ def open_sum(data: Buffer, setting: Setting, seen: Mapping[int, bytes]) -> Outco
     """The outcome in the combiner's *sum* frame (SA-7.3), for any attempt of ``setting``'s binding.
 
     ``seen`` maps the attempts of this round in which this site signed to the transcript that it
-    signed. Raises a :class:`PeerError` for anything but a sum with a right certificate over it.
+    signed: ``{0: session.transcript}``, or ``{}`` if it signed nothing. Raises a
+    :class:`PeerError` for anything but a sum with a right certificate over it.
     """
     limits = {Kind.SUM: sum_limit(setting)}
     # The attempt is the combiner's word, which the signatures in the certificate confirm.

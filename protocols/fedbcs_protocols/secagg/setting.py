@@ -75,11 +75,12 @@ def default_terms(sites: int, colluders: int | None = None) -> tuple[int, int]:
 class Guard:
     """A site's own demands; its staff sets them, no server and no study can lower them (SA-0.5).
 
-    ``verified`` are the fingerprints that staff compared out of band; sites that are not among
-    them count as colluding. ``colluders`` and ``min_sites`` are this site's minima for c and for
-    verified sites in a sum. With ``forbid_single_changes`` the survivors of consecutive sums that
-    this site is in must differ by none or at least two sites. That protects others: a site that is
-    left out is not asked, so it helps only if enough sites demand it.
+    ``verified`` are the fingerprints (:attr:`PublicIdentity.fingerprint`, as it is printed) that
+    staff compared out of band, its own site's not needed; sites not among them count as colluding.
+    ``colluders`` and ``min_sites`` are this site's minima for c and for verified sites in a sum.
+    With ``forbid_single_changes`` the survivors of consecutive sums that this site is in must
+    differ by none or at least two sites. That protects others: a site that is left out is not
+    asked, so it helps only if enough sites demand it.
     """
 
     verified: frozenset[str]
@@ -150,6 +151,9 @@ class Guard:
 @dataclass(frozen=True, eq=False)
 class Setting:
     """One sum: who takes part, what it is bound to, and the vector: ``count`` values in 2^bits.
+
+    ``bits`` is 8..32 (:func:`fedbcs_protocols.ring.ring_bits` has those that values of some bits
+    need); each value is at most floor((2^bits - 1) / sites), so that the sum does not wrap.
 
     ``roster`` maps the sites' names to their identities, in the order that all share; ``combiner``
     signs the combiner's frames. Raises :class:`LocalError` for what does not fit together.

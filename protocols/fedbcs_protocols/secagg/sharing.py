@@ -78,7 +78,9 @@ class ShareBox:
         try:
             plain = ChaCha20Poly1305(key).decrypt(_NONCE, sealed, associated)
         except InvalidTag:
-            raise BadShare(name, "its encrypted share was changed, by it or on the way") from None
+            raise BadShare(
+                name, "its encrypted share was changed, by it or on the way, or is another's"
+            ) from None
         pair = SharePair(plain[:SHARE_BYTES], plain[SHARE_BYTES:])
         try:
             check_share(pair.mask_key)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from colluder import ANY
 from hostile_combiner import Host, HostileCombiner, OpenHost, Refusal, Vector, attempt
+from hostile_host import only_ours
 from protected_sum import make_cast
 from thief import Thief, private_key
 
@@ -24,6 +25,9 @@ from fedbcs_protocols.secagg.setting import is_safe
 from fedbcs_protocols.wire import decode
 
 VICTIM = "site0"
+
+
+LIFTED = only_ours("this repository's guard is lifted")
 
 
 def _lift_the_guard(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,6 +114,7 @@ def test_no_split_gives_both_secrets(
     assert opened
 
 
+@LIFTED
 @pytest.mark.parametrize(
     ("sites", "threshold", "colluders"), [(4, 3, 2), (5, 4, 3), (6, 4, 2), (6, 5, 4)]
 )
@@ -205,6 +210,7 @@ def test_no_two_deliveries_leave_the_victim_without_masks(
     assert bool(tried) == (threshold < sites)
 
 
+@LIFTED
 @pytest.mark.parametrize(
     ("sites", "threshold", "colluders"), [(4, 3, 2), (5, 4, 3), (6, 4, 2), (6, 5, 4)]
 )
@@ -298,6 +304,7 @@ def test_no_feigned_failure_opens_two_sums(
     assert ((False, True) in outcomes) == (threshold < sites)
 
 
+@LIFTED
 @pytest.mark.parametrize(
     ("sites", "threshold", "colluders"), [(4, 3, 2), (5, 4, 3), (6, 4, 2), (6, 5, 4)]
 )
@@ -360,15 +367,21 @@ def test_a_reuse_that_the_study_allows_is_a_subtraction(open_host: OpenHost, reu
 # Two honest sites at least -----------------------------------------------------------------------
 
 
+def test_no_part_in_a_sum_over_one_honest_site(open_host: OpenHost) -> None:
+    """n = t = 3, c = 2: 2t > n + c holds, t - c >= 2 does not, and colluders know their inputs."""
+    cast = make_cast(3, 3, 2)
+    host = open_host(cast.sites[VICTIM], VICTIM, cast.guard)
+    with pytest.raises(Refusal) as caught:
+        host.open(cast.setting)
+    assert caught.value.kind == "Refused"
+
+
+@LIFTED
 def test_a_sum_over_one_honest_site_is_its_vector(
     open_host: OpenHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """n = t = 3, c = 2: 2t > n + c holds, t - c >= 2 does not, and colluders know their inputs."""
     cast = make_cast(3, 3, 2)
     _, helpers = _names(3, 2)
-    with pytest.raises(Refusal) as caught:
-        open_host(cast.sites[VICTIM], VICTIM, cast.guard).open(cast.setting)
-    assert caught.value.kind == "Refused"
     _lift_the_guard(monkeypatch)
     script = HostileCombiner(cast, open_host, colluders=helpers).play("unmask")
     total = _answers(script, [VICTIM]).total(cast.sites)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hostile_attack import COLLUDER, VICTIM
 from hostile_combiner import Host, HostileCombiner, OpenHost, Refusal
+from hostile_host import only_ours
 from our_site import OurHost
 from protected_sum import Cast, make_cast, refusal
 
@@ -178,11 +179,31 @@ def test_a_feigned_failure(sums: Sums) -> None:
     with pytest.raises(Refusal) as caught:
         second.site(VICTIM).share(second.key_list())
     assert caught.value.kind == "BadKeyList"
-    # The victim's first session is over too: its marks have gone on.
+    # Nor is there a way back to the attempt that was read.
+    sums.refused()
+
+
+def test_the_certificate_of_an_attempt_that_was_given_up(open_host: OpenHost) -> None:
+    """The first session is over when the marks have gone on, though its process never ended."""
+    sums = Sums(open_host, restarts=False)
+    first = sums.next().play("unmask")
+    assert sums.next(attempt=1).site(VICTIM).advertise()
     with pytest.raises(Refusal) as caught:
-        first.site(VICTIM).unmask(certificate)
-    assert caught.value.kind in {"Refused", "LocalError"}
+        first.site(VICTIM).unmask(first.certificate())
+    assert caught.value.kind == "Refused"
     assert not first.site(VICTIM).holds_secrets()
+    # The control: the same certificate for a site that has not gone on.
+    assert first.site("site1").unmask(first.certificate())
+
+
+@only_ours("it is about the stand-in for a process")
+def test_a_session_ends_with_its_process(open_host: OpenHost) -> None:
+    """Else a script that goes on with one would look as if sites could be asked like that."""
+    sums = Sums(open_host, restarts=True)
+    site = sums.next().play("unmask").site(VICTIM)
+    sums.next(attempt=1)
+    with pytest.raises(RuntimeError, match="has ended"):
+        site.holds_secrets()
 
 
 def test_a_true_failure_before_any_answer_costs_nothing(sums: Sums) -> None:
@@ -224,6 +245,9 @@ def test_a_real_state_for_one_site_and_another_for_the_rest(open_host: OpenHost)
 # What this repository's sites put on disk, and when ----------------------------------------------
 
 
+OUR_DISK = only_ours("it looks at what this repository's sites write")
+
+
 class Disk:
     """Marks that keep a list of what happened, and break when told to."""
 
@@ -247,6 +271,7 @@ def _until_certificate(cast: Cast, disk: Disk) -> tuple[HostileCombiner, SiteSes
     return script, script.play("unmask").site(VICTIM).session
 
 
+@OUR_DISK
 def test_nothing_is_sent_that_is_not_booked() -> None:
     disk = Disk([])
     script, session = _until_certificate(make_cast(6), disk)
@@ -270,6 +295,7 @@ def test_nothing_is_sent_that_is_not_booked() -> None:
     assert not phase.site(VICTIM).holds_secrets()
 
 
+@OUR_DISK
 def test_marks_of_another_study_or_of_no_marks() -> None:
     host = OurHost(make_cast(6).sites[VICTIM], VICTIM, Guard(frozenset()))
     cast = make_cast(6)
@@ -282,16 +308,16 @@ def test_marks_of_another_study_or_of_no_marks() -> None:
         host.marks.read()
 
 
-def test_the_policy_against_single_changes_outlives_a_restart() -> None:
+def test_the_policy_against_single_changes_outlives_a_restart(open_host: OpenHost) -> None:
     """Two sums that differ by one site give its update roughly, also in two different rounds."""
     cast = make_cast(6)
     guard = replace(cast.guard, forbid_single_changes=True)
-    hosts: dict[str, Host] = {VICTIM: OurHost(cast.sites[VICTIM], VICTIM, guard)}
+    hosts: dict[str, Host] = {VICTIM: open_host(cast.sites[VICTIM], VICTIM, guard)}
 
     def another(number: int, left: str) -> HostileCombiner:
         hosts[VICTIM].restart()
         binding = {"round": number, "state_digest": bytes([number]) * 32}
-        script = HostileCombiner(cast.changed(**binding), OurHost, hosts=hosts)
+        script = HostileCombiner(cast.changed(**binding), open_host, hosts=hosts)
         script.gone["masked_input"] |= {f"site{i}" for i in left}
         return script.play("consistency")
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import pytest
 from colluder import ANY
 from hostile_attack import COLLUDER, KINDS, VICTIM
-from hostile_combiner import HostileCombiner, Refusal, attempt
+from hostile_combiner import HostileCombiner, OpenHost, Refusal, attempt
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from our_site import OurHost
 from protected_sum import STAGES, make_cast, refusal
 
 from fedbcs_protocols.errors import PeerError
 from fedbcs_protocols.wire import decode
 
-FEW = settings(max_examples=20)
+FEW = settings(max_examples=20, deadline=None)
 
 
 def _mutated(data: st.DataObject, original: bytes) -> bytes:
@@ -31,9 +30,11 @@ def _mutated(data: st.DataObject, original: bytes) -> bytes:
 @pytest.mark.parametrize("stage", KINDS)
 @given(data=st.data())
 @FEW
-def test_a_frame_that_was_changed_on_the_way(stage: str, data: st.DataObject) -> None:
+def test_a_frame_that_was_changed_on_the_way(
+    open_host: OpenHost, stage: str, data: st.DataObject
+) -> None:
     """Not the combiner's any more: the session goes on as if it had not come."""
-    script = HostileCombiner(make_cast(4), OurHost).play(stage)
+    script = HostileCombiner(make_cast(4), open_host).play(stage)
     honest = script.honest(stage, VICTIM)
     mutated = _mutated(data, honest)
     if mutated != honest:
@@ -45,9 +46,11 @@ def test_a_frame_that_was_changed_on_the_way(stage: str, data: st.DataObject) ->
 @pytest.mark.parametrize("stage", KINDS)
 @given(data=st.data())
 @FEW
-def test_a_body_that_the_combiner_changed_and_signed(stage: str, data: st.DataObject) -> None:
+def test_a_body_that_the_combiner_changed_and_signed(
+    open_host: OpenHost, stage: str, data: st.DataObject
+) -> None:
     """What is inside the signature is checked as well; there is no second try."""
-    script = HostileCombiner(make_cast(4), OurHost, colluders=["site3"]).play(stage)
+    script = HostileCombiner(make_cast(4), open_host, colluders=["site3"]).play(stage)
     frame = decode(script.honest(stage, VICTIM), ANY)
     body = _mutated(data, bytes(frame.body))
     if body == frame.body:
@@ -73,8 +76,10 @@ def test_a_body_that_the_combiner_changed_and_signed(stage: str, data: st.DataOb
 @pytest.mark.parametrize("stage", STAGES)
 @given(data=st.data())
 @FEW
-def test_a_sites_frame_that_was_changed_on_the_way(stage: str, data: st.DataObject) -> None:
-    script = HostileCombiner(make_cast(4), OurHost).play(stage)
+def test_a_sites_frame_that_was_changed_on_the_way(
+    open_host: OpenHost, stage: str, data: st.DataObject
+) -> None:
+    script = HostileCombiner(make_cast(4), open_host).play(stage)
     combiner = script.cast.combine()
     for earlier in STAGES[: STAGES.index(stage)]:
         for frame in script.came[earlier].values():

@@ -13,6 +13,7 @@ import pytest
 from colluder import ANY, Colluder
 from hostile_attack import COLLUDER, OTHER_SUMS, UNREAD
 from hostile_combiner import HostileCombiner
+from hostile_host import only_ours
 from hostile_keys import LOW_ORDER
 from our_site import OurHost
 from protected_sum import STAGES, make_cast, refusal
@@ -33,6 +34,8 @@ from fedbcs_protocols.secagg import CombinerSession
 from fedbcs_protocols.secagg.shamir import SHARE_BYTES
 from fedbcs_protocols.secagg.states import CombinerState
 from fedbcs_protocols.wire import Kind, decode, seal
+
+pytestmark = only_ours("it is about this repository's combiner")
 
 Refused = tuple[bytes, type[PeerError], str]
 

@@ -9,10 +9,13 @@ import pytest
 from colluder import ANY
 from hostile_attack import COLLUDER, KINDS, VICTIM
 from hostile_combiner import HostileCombiner, OpenHost, Refusal
+from hostile_host import only_ours
 from protected_sum import STAGES, make_cast
 
 from fedbcs_protocols.errors import MalformedFrame
 from fedbcs_protocols.wire import Kind, decode
+
+pytestmark = only_ours("memory is measured in the process of the tests")
 
 HUGE = 20_000_000
 SMALL = 200_000

@@ -9,6 +9,7 @@ import pytest
 from colluder import ANY
 from hostile_attack import COLLUDER, OTHER_SUMS
 from hostile_combiner import HostileCombiner
+from hostile_host import only_ours
 from our_site import OurHost
 from protected_sum import make_cast, refusal
 
@@ -25,6 +26,8 @@ from fedbcs_protocols.messages import SumBroadcast
 from fedbcs_protocols.ring import pack
 from fedbcs_protocols.secagg import open_sum
 from fedbcs_protocols.wire import Kind, decode, seal
+
+pytestmark = only_ours("a Host reads no sums")
 
 LEFT_OUT = "site4"
 
