@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import combinations
 
 import pytest
 from hostile_attack import COLLUDER, VICTIM
 from hostile_combiner import HostileCombiner, OpenHost, Refusal
+from hostile_host import only_ours
 from our_site import OurHost
-from protected_sum import make_cast
+from protected_sum import STAGES, make_cast
 
 from fedbcs_protocols.errors import LocalError
 from fedbcs_protocols.secagg import CombinerSession, Guard, NoJournal, Terms
 from fedbcs_protocols.secagg.ephemeral import Ephemeral
-from fedbcs_protocols.wire import Kind
 
 
 @pytest.mark.parametrize("sites", range(3, 10))
@@ -117,6 +118,10 @@ def test_too_few_verified_survivors(open_host: OpenHost) -> None:
         assert not script.site(VICTIM).holds_secrets()
 
 
+SETS = [chosen for size in range(6) for chosen in combinations("01234", size)]
+"""All sets of five sites."""
+
+
 def test_a_threshold_of_the_servers_does_not_matter(open_host: OpenHost) -> None:
     """A combiner that was started with t = 2: its frames carry no t, and the sites keep theirs."""
     script = HostileCombiner(make_cast(6), open_host, colluders=[COLLUDER])
@@ -157,15 +162,54 @@ def test_a_certificate_of_a_low_threshold(open_host: OpenHost) -> None:
     assert caught.value.kind == "BadSiteList"
 
 
-def test_no_kind_of_frame_carries_a_threshold() -> None:
-    """Nor the terms, nor c: a new kind has to be looked at here."""
-    assert {kind.name for kind in Kind} == {
-        "ADVERTISE", "KEY_LIST", "MASKED_INPUT", "SUM", "START", "READY", "OPEN", "ACCEPTED",
-        "PLAIN_INPUT", "PLAIN_PROTOTYPES", "SHARES", "DELIVERY", "SURVIVORS", "CONSISTENCY",
-        "CERTIFICATE", "UNMASK",
-    }  # fmt: skip
+def _said(threshold: int, came: dict[str, dict[str, bytes]]) -> list[tuple[str, bytes]]:
+    """What a combiner with this t sends, and to whom, when it gets these frames of the sites."""
+    cast = make_cast(6, threshold, 1)
+    session = CombinerSession(cast.setting, identity=cast.combiner, journal=NoJournal())
+    said: list[tuple[str, bytes]] = []
+    for stage in STAGES[:-1]:
+        for frame in came[stage].values():
+            session.receive(frame)
+        session.close()
+        said += session.requests.items()
+    return said
 
 
+def test_no_frame_of_the_combiners_carries_a_threshold(open_host: OpenHost) -> None:
+    """Combiners with t = 4 and t = 6 write the same bytes, so there is no t in them to forge."""
+    came = HostileCombiner(make_cast(6, 4, 1), open_host).play("unmask").came
+    four, six = _said(4, came), _said(6, came)
+    assert len(four) == 4 * 6
+    assert four == six
+
+
+@pytest.mark.parametrize("chosen", SETS, ids=lambda chosen: "".join(chosen) or "none")
+@pytest.mark.parametrize("stage", ["share", "masked_input", "consistency", "unmask"])
+def test_no_set_of_fewer_than_t(open_host: OpenHost, stage: str, chosen: tuple[str, ...]) -> None:
+    """Whichever of five sites a frame names, with t = 4 it takes four: all sets are tried."""
+    names = [f"site{i}" for i in chosen]
+    script = HostileCombiner(make_cast(5, 4, 1), open_host, colluders=["site4"]).play(stage)
+    match stage:
+        case "share":
+            absent = dict.fromkeys(set(script.cast.sites) - set(names))
+            frame = script.key_list(absent)
+        case "masked_input":
+            frame = script.delivery(VICTIM, names)
+        case "consistency":
+            frame = script.survivors(names)
+        case _:
+            signatures = script.signatures()
+            frame = script.certificate(signatures={name: signatures[name] for name in names})
+    # Others' signatures are as good as the victim's own.
+    if len(names) >= 4 and (VICTIM in names or stage == "unmask"):
+        assert script.ask(VICTIM, stage, frame)
+        return
+    with pytest.raises(Refusal) as caught:
+        script.ask(VICTIM, stage, frame)
+    assert caught.value.kind == ("BadKeyList" if stage == "share" else "BadSiteList")
+
+
+@only_ours("it is about this repository's guard")
 def test_our_guard_is_asked_by_every_session() -> None:
     """The collusion tests lift it; here it is in place."""
     cast = make_cast(4, 3, 2)
