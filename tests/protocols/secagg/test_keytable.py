@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -28,7 +29,7 @@ from fedbcs_protocols.secagg.keytable import (
     read_key_list,
 )
 from fedbcs_protocols.secagg.messages import Advertise, KeyList, key_list_digest
-from fedbcs_protocols.wire import Frame, Kind, seal
+from fedbcs_protocols.wire import Frame, Kind, decode, seal
 
 CAST = make_cast(5)
 SPARSE = make_cast(40)
@@ -185,3 +186,19 @@ def test_a_draw_in_a_frame() -> None:
         with pytest.raises(MalformedFrame, match=what) as caught:
             open_advertise(data, SPARSE.setting)
         assert caught.value.sender == f"site{place}"
+
+
+def test_a_key_list_is_read_into_little_memory() -> None:
+    """WI-1.6: 32 KiB for each site of the roster, draws and neighbours included."""
+    cast = make_cast(200, bits=24, count=1)
+    combiner, sites = cast.combine(), cast.all_sites()
+    for site in sites.values():
+        combiner.receive(site.advertise())
+    combiner.close()
+    body = decode(combiner.requests["site0"], {Kind.KEY_LIST: 1 << 20}).body
+    tracemalloc.start()
+    table = read_key_list(body, cast.setting, "site0", sites["site0"]._advertised)
+    assert table.neighbours(0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 200 * (32 << 10)
