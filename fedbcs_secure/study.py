@@ -22,7 +22,7 @@ from fedbcs_protocols.secagg.setting import default_terms, is_safe
 from fedbcs_secure.errors import StudyError
 
 Method = Literal["fedbcs", "fedavg", "fedprox", "local", "pooled"]
-Protection = Literal["secagg", "none"]
+Protection = Literal["secagg", "ckks", "none"]
 Alignment = Literal["gentle", "faithful", "off"]
 SiteName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,31}$")]
 
@@ -134,7 +134,7 @@ class Study(_Section):
     server_momentum: float = Field(0.0, ge=0, lt=1)
     min_sites: int = Field(3, ge=1)
     """A class with fewer holders is not aligned; a round with fewer sites does not happen.
-    At least 3 under ``secagg``: from a sum of two, either site can read the other."""
+    At least 3 with protection: from a sum of two, either site can read the other."""
     threshold: int | None = Field(None, ge=1, le=1024)
     """Sites that must stay to a round's end; None: the smallest safe number (:meth:`terms`)."""
     colluders: int | None = Field(None, ge=1, le=1023)
@@ -142,6 +142,11 @@ class Study(_Section):
     max_reused_states: int = Field(0, ge=0, le=8)
     """How often a site may answer again for a state it has answered for; each can give a site away
     by subtraction."""
+    verified_sum: bool = True
+    """Whether sites check the numbers of a ``secagg`` sum, with a key that the server does not
+    have. Without it the server may announce any numbers. ``ckks`` always checks."""
+    rekey_every: int = Field(1, ge=1, le=1000)
+    """Rounds that the sites' common key serves; a site that comes or goes ends it earlier."""
     data: DataContract = DataContract()
     model: ModelConfig = ModelConfig()
     training: Training = Training()
@@ -158,9 +163,9 @@ class Study(_Section):
             )
         if self.alignment.prototypes == "finch" and self.alignment.prototype_momentum:
             raise ValueError("prototype_momentum: clusters have no counterpart in the last round")
-        if self.protection == "secagg" and self.min_sites < 3:
+        if self.protection != "none" and self.min_sites < 3:
             raise ValueError(
-                'protection = "secagg" needs min_sites of 3 or more: '
+                f'protection = "{self.protection}" needs min_sites of 3 or more: '
                 "from a sum of two, either site can read the other"
             )
         names = [entry.name for entry in self.roster]
@@ -191,6 +196,8 @@ class Study(_Section):
                 f"{bits} bits and {sites} sites need a ring of {needed} bits, at most 32: "
                 "lower codec.bits"
             )
+        if self.protection == "ckks":
+            self._check_parameters(sites, bits)
         threshold, colluders = self.terms
         if not self.min_sites <= threshold <= sites:
             raise ValueError(
@@ -216,6 +223,16 @@ class Study(_Section):
                 f"{threshold} sites, {colluders} of them working with the server, so the average "
                 f"would show its update; at most {MAX_SHARE:.0%}: lower its nominal weight"
             )
+
+    def _check_parameters(self, sites: int, bits: int) -> None:
+        """Raise ValueError when a ciphertext cannot hold the sum."""
+        from fedbcs_protocols.ckks.params import parameter_set
+        from fedbcs_protocols.errors import LocalError
+
+        try:
+            parameter_set(sites, bits)
+        except LocalError as error:
+            raise ValueError(f"{error}: lower codec.bits, or choose secagg") from None
 
     def largest_share(self, weights: Sequence[float]) -> float:
         """The most that one of ``weights`` can be of a sum, when its worst comes to the worst:
@@ -243,6 +260,11 @@ class Study(_Section):
         if len(self.roster) < 3:  # no protected sum, so nothing to hide in it
             return self.min_sites
         return max(self.min_sites, colluders + 2) + len(self.roster) - threshold
+
+    @property
+    def group_key(self) -> bool:
+        """Whether the sites share a key that the server does not have."""
+        return self.protection == "ckks" or (self.protection == "secagg" and self.verified_sum)
 
     @property
     def federated(self) -> bool:

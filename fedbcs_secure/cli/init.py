@@ -24,7 +24,7 @@ TEMPLATE = """\
 
 name = "my study"
 method = "fedbcs"            # fedbcs | fedavg | fedprox | local | pooled
-protection = "secagg"        # secagg | none (the server then sees every site's update)
+protection = "secagg"        # secagg | ckks (sites share a key) | none (the server sees all)
 rounds = 20
 seed = 0                     # public; repeats a CPU run to the bit
 # server_momentum = 0.0      # momentum on the averaged update, for every method
@@ -32,6 +32,8 @@ seed = 0                     # public; repeats a CPU run to the bit
 # threshold = 3              # sites that must stay to a round's end; else the smallest safe number
 # colluders = 1              # sites that may work with the server; else a fifth, at least one
 # max_reused_states = 0      # keep 0: each reuse lets a server that cheats read one site
+# verified_sum = true        # sites check the numbers of a sum (ckks always does)
+# rekey_every = 1            # rounds that the sites' common key serves
 
 [data]
 size_px = 128                # images are resized to this square; a multiple of 16

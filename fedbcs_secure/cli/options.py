@@ -21,6 +21,7 @@ class Method(StrEnum):
 
 class Protection(StrEnum):
     secagg = "secagg"
+    ckks = "ckks"
     none = "none"
 
 

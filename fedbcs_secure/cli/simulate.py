@@ -22,6 +22,8 @@ fedbcs-secure simulate --study study.toml --method fedavg --out runs/fedavg
 
 fedbcs-secure simulate --data synthetic-mri --sites A,B,C --seed 3
 
+fedbcs-secure simulate --protection ckks
+
 fedbcs-secure simulate --sites A,B,C,D --drop A@masked_input:2 --drop B@share:3
 
 fedbcs-secure simulate --resume runs/fedavg
@@ -72,7 +74,7 @@ def simulate(
         _what(
             metavar="SITE@STAGE:ROUND",
             help="Let a site vanish until the end of a round (from 1). STAGE is the first thing "
-            "that it does not do: ready, advertise, share, masked_input, consistency, unmask, sum. "
+            "that it does not do: ready, keys, advertise, share, masked_input, consistency, unmask, sum. "
             "Repeatable; with --resume, `none` takes drops back.",
         ),
     ] = None,
@@ -96,6 +98,16 @@ def simulate(
     colluders: Annotated[
         int | None,
         _study(help="Sites that may work with the server. [dim](a fifth, at least 1)[/]"),
+    ] = None,
+    verified_sum: Annotated[
+        bool | None,
+        _study(
+            "--verified-sum/--no-verified-sum",
+            help="Sites check the numbers of a sum (secagg; ckks always does). [dim](on)[/]",
+        ),
+    ] = None,
+    rekey_every: Annotated[
+        int | None, _study(help="Rounds that the sites' common key serves. [dim](1)[/]")
     ] = None,
     bits: Annotated[int | None, _study(help="Bits of a quantised value. [dim](16)[/]")] = None,
     width: Annotated[
@@ -154,6 +166,7 @@ def simulate(
         "lr": lr, "optimizer": optimizer, "batch_size": batch_size, "local_epochs": local_epochs,
         "augment": augment, "server_momentum": server_momentum, "min_sites": min_sites,
         "threshold": threshold, "colluders": colluders, "drop": drop or None,
+        "verified_sum": verified_sum, "rekey_every": rekey_every,
         "bits": bits, "patients": patients, "slices": slices, "severity": severity,
         "device": device, "precision": precision, "threads": threads, "overlays": overlays,
         "tensorboard": tensorboard,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 
 from fedbcs_protocols.errors import BadShare, PeerError, TooFewSites
 from fedbcs_protocols.identity import Identity
@@ -12,7 +11,7 @@ from fedbcs_protocols.secagg import CombinerSession
 from fedbcs_protocols.secagg.states import CombinerState
 from fedbcs_secure.errors import RoundError
 from fedbcs_secure.federation.channel import Channel
-from fedbcs_secure.federation.journal import Journals
+from fedbcs_secure.federation.journal import Begun, Journals
 from fedbcs_secure.federation.rounds import SUM, Parties
 from fedbcs_secure.federation.state import GlobalState
 
@@ -25,8 +24,17 @@ _PEOPLE = (
 )
 _NOTHING = "Nobody was asked to unmask, so nothing was learned, and it can be tried again"
 
-Opening = Callable[[int], Mapping[str, bytes]]
-"""The *open* frame of an attempt for each site that is to be asked; may raise RoundError."""
+
+@dataclass(frozen=True)
+class Opening:
+    """The *open* frame of an attempt for each site that is to be asked, and the key it is under."""
+
+    requests: Mapping[str, bytes]
+    key_id: bytes
+
+
+Openings = Callable[[int], Opening]
+"""How an attempt is opened; may raise RoundError."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +47,7 @@ class ProtectedSum:
     channel: Channel
     faults: dict[str, PeerError]
 
-    def run(self, state: GlobalState, opening: Opening) -> tuple[CombinerSession, int]:
+    def run(self, state: GlobalState, opening: Openings) -> tuple[CombinerSession, int]:
         """The finished session and the number of attempts so far.
 
         Goes on with the attempt that a journal holds. Raises :class:`RoundError`.
@@ -47,16 +55,19 @@ class ProtectedSum:
         first, answered = 0, False
         begun = self.journals.latest(self.parties.binding(state, SUM))
         if begun is not None:
-            first = begun.attempt
-            session = self._session(state, first, again=True)
-            if session is not None and self._carry(session, partial(opening, first)):
+            first = begun.binding.attempt
+            session = self._resumed(state, begun)
+            if session is not None and self._carry(session, {}):
                 return session, first + 1
             answered = True  # for all that is known here
             first += 1
         # RO-2.10
         for attempt in range(first, first + MAX_ATTEMPTS):
-            session = self._session(state, attempt, again=False)
-            if session is not None and self._carry(session, partial(opening, attempt)):
+            opened = opening(attempt)
+            setting = self.parties.setting(state, attempt, opened.key_id)
+            journal = self.journals.begin(Begun(setting.binding, opened.key_id))
+            session = CombinerSession(setting, identity=self.identity, journal=journal)
+            if self._carry(session, opened.requests):
                 return session, attempt + 1
         raise RoundError(
             f"round {state.round + 1} came to no sum in {MAX_ATTEMPTS} attempts: each time fewer "
@@ -64,14 +75,10 @@ class ProtectedSum:
             + (_PEOPLE if answered or self.parties.study.max_reused_states else _NOTHING)
         )
 
-    def _session(self, state: GlobalState, attempt: int, *, again: bool) -> CombinerSession | None:
-        """A session of the attempt; None if its journal has nothing to go on with."""
-        binding = self.parties.binding(state, SUM, attempt)
-        setting = self.parties.setting(state, attempt)
-        if not again:
-            journal = self.journals.begin(binding)
-            return CombinerSession(setting, identity=self.identity, journal=journal)
-        journal, records = self.journals.reopen(binding)
+    def _resumed(self, state: GlobalState, begun: Begun) -> CombinerSession | None:
+        """The session of an attempt that a journal holds; None if it holds too little."""
+        setting = self.parties.setting(state, begun.binding.attempt, begun.key_id)
+        journal, records = self.journals.reopen(begun.binding)
         session = CombinerSession(setting, identity=self.identity, journal=journal)
         try:
             session.restore(records)
@@ -80,11 +87,11 @@ class ProtectedSum:
         # Before the first stage is closed a frame may be lost, and its site signs no other one.
         return None if session.state is CombinerState.ADVERTISE else session
 
-    def _carry(self, session: CombinerSession, opening: Callable[[], Mapping[str, bytes]]) -> bool:
+    def _carry(self, session: CombinerSession, opening: Mapping[str, bytes]) -> bool:
         """Take the session to its end. False when it failed and another attempt may follow."""
         while session.state is not CombinerState.COMPLETE:
             advertising = session.state is CombinerState.ADVERTISE
-            requests = opening() if advertising else session.requests
+            requests = opening if advertising else session.requests
             asked = {site: requests[site] for site in session.expected if site in requests}
             for site, reply in self.channel.exchange(asked):
                 try:

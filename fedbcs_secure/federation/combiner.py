@@ -6,19 +6,22 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from fedbcs_protocols.binding import COMBINER, Binding
-from fedbcs_protocols.errors import PeerError
+from fedbcs_protocols.errors import Inconsistent, PeerError
+from fedbcs_protocols.group import NO_KEY
 from fedbcs_protocols.identity import Identity
 from fedbcs_protocols.messages import MaskedInput
 from fedbcs_protocols.ring import Accumulator, Words, unpack
 from fedbcs_protocols.wire import Frame, Kind, expect_sequence, open_frame, seal
 from fedbcs_secure.errors import RoundError
 from fedbcs_secure.federation import plain
-from fedbcs_secure.federation.attempts import ProtectedSum
+from fedbcs_secure.federation.attempts import Opening, ProtectedSum
 from fedbcs_secure.federation.channel import Channel
 from fedbcs_secure.federation.combine import next_state
+from fedbcs_secure.federation.encrypted import EncryptedSum, named_state, told_of
 from fedbcs_secure.federation.journal import Journals, NoJournals
+from fedbcs_secure.federation.keystage import KeyStages
 from fedbcs_secure.federation.missed import MissedSums, SumShelf, Told
-from fedbcs_secure.federation.rounds import CONTROL, SUM, Parties
+from fedbcs_secure.federation.rounds import CONTROL, SUM, AnyState, Parties
 from fedbcs_secure.federation.state import GlobalState
 
 
@@ -26,10 +29,11 @@ from fedbcs_secure.federation.state import GlobalState
 class RoundResult:
     """The next state, the sites in the sum, and the attempts it took (at least 1).
 
-    ``faults`` names the sites whose frames were refused, and why: for the server's own eyes.
+    Under ``ckks`` the state is a name only: the combiner cannot read the sum. ``faults`` names
+    the sites whose frames were refused, and why: for the server's own eyes.
     """
 
-    state: GlobalState
+    state: AnyState
     survivors: tuple[str, ...]
     attempts: int
     faults: Mapping[str, PeerError]
@@ -57,13 +61,34 @@ class RoundCombiner:
         self._missed = MissedSums(dict(parties.roster), shelf)
         self._faults: dict[str, PeerError] = {}
 
-    def run(self, channel: Channel, state: GlobalState) -> RoundResult:
+    def run(self, channel: Channel, state: AnyState) -> RoundResult:
         """One whole round over ``channel``, to the state that every site in it reaches as well.
 
-        Raises :class:`RoundError` when too few sites are left.
+        Raises :class:`RoundError` when too few sites are left, or what they came to differs.
         """
+        self._faults = {}
+        if self._parties.study.group_key:
+            control = self._parties.binding(state, CONTROL)
+            self._key_stages(channel).admit(self._missed, control)
+        self._faults |= self._missed.tell(channel)
+        if self._parties.study.protection == "ckks":
+            return self._encrypted_round(channel, state)
+        if not isinstance(state, GlobalState):
+            raise TypeError("only an encrypted sum goes on from a state that is not known")
+        return self._open_round(channel, state)
+
+    def _encrypted_round(self, channel: Channel, state: AnyState) -> RoundResult:
         parties = self._parties
-        self._faults = self._missed.tell(channel)
+        encrypted = EncryptedSum(self._identity, parties, channel, self._faults)
+        session, attempts = encrypted.run(state, lambda: self._opened(channel, state, None))
+        told = told_of(session, parties, state)
+        self._missed.add([told])
+        self._faults |= self._missed.tell(channel)
+        following = named_state(state, self._missed, told, parties)
+        return RoundResult(following, session.survivors, attempts, self._faults)
+
+    def _open_round(self, channel: Channel, state: GlobalState) -> RoundResult:
+        parties = self._parties
         individual: list[Words] | None = None
         if parties.study.protection == "none":
             attempts = 1
@@ -72,29 +97,45 @@ class RoundCombiner:
         else:
             protected = ProtectedSum(self._identity, parties, self._journals, channel, self._faults)
             session, attempts = protected.run(
-                state, lambda attempt: self._opening(channel, state, attempt)
+                state, lambda attempt: self._opened(channel, state, attempt)[1]
             )
-            survivors, total = session.survivors, session.total()
-            accepted = Told(session.sum_frame(), parties.binding(state, CONTROL), 2)
-            self._missed.add([accepted])
+            survivors, total = session.survivors, session.total()[: parties.plan.length]
+            self._missed.add([Told(session.sum_frame(), parties.binding(state, CONTROL), 2)])
         following = next_state(state, total, parties.plan, parties.study, survivors, individual)
         self._faults |= self._missed.tell(channel)
+        for site, digest in self._missed.came_to.items():
+            if digest != following.digest:
+                self._faults[site] = Inconsistent(site, "it came to another state")
         return RoundResult(following, survivors, attempts, self._faults)
 
-    def finished(self, state: GlobalState) -> None:
+    def finished(self, state: AnyState) -> None:
         """Drop the journals of the round that began with ``state``: what followed is kept."""
         self._journals.forget(self._parties.binding(state, SUM))
 
-    def _opening(self, channel: Channel, state: GlobalState, attempt: int) -> dict[str, bytes]:
-        """Let all sites that are up to date train, and ask those that did for their part."""
-        ready = self._ready(channel, state)
-        binding = self._parties.binding(state, CONTROL, attempt)
-        return dict.fromkeys(sorted(ready), self._seal(Kind.OPEN, binding, 1))
+    def _opened(
+        self, channel: Channel, state: AnyState, attempt: int | None
+    ) -> tuple[int, Opening]:
+        """Let all sites that are up to date train, and ask those that did for their part.
 
-    def _ready(self, channel: Channel, state: GlobalState) -> frozenset[str]:
-        binding = self._parties.binding(state, CONTROL)
-        start = self._seal(Kind.START, binding, 0)
+        The sites say which attempt it is where ``attempt`` is None.
+        """
+        control = self._parties.binding(state, CONTROL)
+        start = self._seal(Kind.START, control, 0)
         asked = [name for name in self._parties.roster if name in self._missed.current]
+        if self._parties.study.group_key:
+            keyed = self._key_stages(channel).run(control, start, asked)
+            ready, key_id = keyed.sites, keyed.key_id
+            attempt = keyed.attempt if attempt is None else attempt
+        else:
+            ready, key_id = self._ready(channel, state, start, asked), NO_KEY
+        attempt = attempt or 0
+        frame = self._seal(Kind.OPEN, self._parties.binding(state, CONTROL, attempt), 1)
+        return attempt, Opening(dict.fromkeys(sorted(ready), frame), key_id)
+
+    def _ready(
+        self, channel: Channel, state: AnyState, start: bytes, asked: Sequence[str]
+    ) -> frozenset[str]:
+        binding = self._parties.binding(state, CONTROL)
         ready = set()
         for site, reply in channel.exchange(dict.fromkeys(asked, start)):
             if self._take(site, reply, Kind.READY, binding, 0, 0) is not None:
@@ -102,7 +143,10 @@ class RoundCombiner:
         self._require(ready, state, "are ready")
         return frozenset(ready)
 
-    def _require(self, sites: Collection[str], state: GlobalState, what: str) -> None:
+    def _key_stages(self, channel: Channel) -> KeyStages:
+        return KeyStages(self._identity, self._parties, channel, self._faults)
+
+    def _require(self, sites: Collection[str], state: AnyState, what: str) -> None:
         # RO-2.3: too few for a sum, so no key is made.
         if len(sites) < self._parties.threshold:
             raise RoundError(
@@ -118,7 +162,7 @@ class RoundCombiner:
         shown: dict[str, Words] = {}
         came: set[str] = set()
         binding = parties.binding(state, SUM)
-        for site, reply in channel.exchange(self._opening(channel, state, 0)):
+        for site, reply in channel.exchange(self._opened(channel, state, 0)[1].requests):
             frame = self._take(site, reply, Kind.PLAIN_INPUT, binding, 0, shape.body_bytes)
             if frame is None or site in came:
                 continue

@@ -10,15 +10,19 @@ from fedbcs_protocols.wire import MAX_BODY_BYTES, Kind, decode
 from fedbcs_secure.errors import StudyError
 from fedbcs_secure.federation.channel import Channel
 
-STAGES = ("ready", "advertise", "share", "masked_input", "consistency", "unmask", "sum")
+STAGES = ("ready", "keys", "advertise", "share", "masked_input", "consistency", "unmask", "sum")
 """What a site does in a round, in order; it can vanish before any of these."""
 
 _ASKS_FOR = {
     Kind.START: "ready",
+    Kind.HELP: "ready",
+    Kind.PRESENT: "keys",
+    Kind.DEALT: "keys",
     Kind.OPEN: "advertise",
     Kind.KEY_LIST: "share",
     Kind.DELIVERY: "masked_input",
     Kind.SURVIVORS: "consistency",
+    Kind.AGGREGATE: "consistency",
     Kind.CERTIFICATE: "unmask",
     Kind.PLAIN_PROTOTYPES: "unmask",
     Kind.SUM: "sum",
@@ -62,14 +66,16 @@ def check_drops(drops: Collection[Drop], sites: Collection[str], rounds: int) ->
 class DroppingChannel:
     """A channel for one round on which some sites vanish.
 
-    Without protection a site sends its vector at once, so whoever vanishes before *masked input*
-    has not sent it there either: both protections lose the same sites.
+    Without masks a site sends its vector ``at_once``, so whoever vanishes before *masked input* has
+    not sent it there either: all protections lose the same sites.
     """
 
-    def __init__(self, inner: Channel, drops: Collection[Drop], round: int, *, plain: bool) -> None:
+    def __init__(
+        self, inner: Channel, drops: Collection[Drop], round: int, *, at_once: bool
+    ) -> None:
         self._inner = inner
         self._round = round
-        self._plain = plain
+        self._at_once = at_once
         self._from = {drop.site: STAGES.index(drop.stage) for drop in drops if drop.round == round}
 
     def exchange(self, requests: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
@@ -84,6 +90,6 @@ class DroppingChannel:
         if head.binding.round != self._round:  # a sum that it missed in an earlier round
             return False
         stage = _ASKS_FOR[head.kind]
-        if self._plain and head.kind is Kind.OPEN:
+        if self._at_once and head.kind is Kind.OPEN:
             stage = "masked_input"
         return STAGES.index(stage) >= self._from[site]

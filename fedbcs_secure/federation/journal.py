@@ -1,8 +1,8 @@
 """The combiner's journals: one file an attempt, so that a crash loses no round.
 
 A record is its length (4 bytes), the first 8 bytes of its SHA-256, and itself. A file starts with a
-record that names the attempt: the encoded binding. What a crash left half written at the end is
-dropped when the file is read.
+record that names the attempt: the encoded binding and the name of the group's key. What a crash
+left half written at the end is dropped when the file is read.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from fedbcs_protocols.binding import Binding
+from fedbcs_protocols.group.secret import KEY_ID_BYTES
 from fedbcs_protocols.ring import Buffer
 from fedbcs_protocols.secagg import Journal, NoJournal
 from fedbcs_secure.errors import RunFolderError
@@ -24,17 +25,38 @@ from fedbcs_secure.federation.durable import sync_folder
 _HEAD = struct.Struct(">I8s")
 
 
+@dataclass(frozen=True)
+class Begun:
+    """An attempt: its binding, and the name of the key that its vector is tagged with (zeros if it
+
+    is not).
+    """
+
+    binding: Binding
+    key_id: bytes
+
+    LENGTH = Binding.ENCODED_BYTES + KEY_ID_BYTES
+
+    def encode(self) -> bytes:
+        return self.binding.encode() + self.key_id
+
+    @classmethod
+    def decode(cls, data: bytes) -> Begun:
+        head = Binding.ENCODED_BYTES
+        return cls(Binding.decode(data[:head]), data[head:])
+
+
 class Journals(Protocol):
     """Where a combiner keeps the journals of its attempts."""
 
-    def latest(self, first: Binding) -> Binding | None:
-        """The binding of the last attempt of a round that was begun.
+    def latest(self, first: Binding) -> Begun | None:
+        """The last attempt of a round that was begun.
 
         ``first`` is the binding of the round's attempt 0. None if nothing of the round is kept.
         """
         ...
 
-    def begin(self, binding: Binding) -> Journal:
+    def begin(self, begun: Begun) -> Journal:
         """A new, empty journal."""
         ...
 
@@ -50,10 +72,10 @@ class Journals(Protocol):
 class NoJournals:
     """Keeps nothing: for simulations, where a crash takes the sites with it."""
 
-    def latest(self, first: Binding) -> Binding | None:
+    def latest(self, first: Binding) -> Begun | None:
         return None
 
-    def begin(self, binding: Binding) -> Journal:
+    def begin(self, begun: Begun) -> Journal:
         return NoJournal()
 
     def reopen(self, binding: Binding) -> tuple[Journal, Iterator[Buffer]]:
@@ -97,22 +119,23 @@ class FileJournals:
 
     folder: Path
 
-    def latest(self, first: Binding) -> Binding | None:
-        found = None
+    def latest(self, first: Binding) -> Begun | None:
+        found: Begun | None = None
         for path in sorted(self.folder.glob(f"{first.round:010d}-*.journal")):
             with path.open("rb") as stream:
                 head = next(_records(stream), None)
-            if head is None or len(head) != Binding.ENCODED_BYTES:
+            if head is None or len(head) != Begun.LENGTH:
                 continue  # a crash before the first sync: nothing was sent
-            binding = Binding.decode(bytes(head))
-            if _same_round(binding, first) and (found is None or binding.attempt > found.attempt):
-                found = binding
+            begun = Begun.decode(bytes(head))
+            later = found is None or begun.binding.attempt > found.binding.attempt
+            if later and _same_round(begun.binding, first):
+                found = begun
         return found
 
-    def begin(self, binding: Binding) -> Journal:
+    def begin(self, begun: Begun) -> Journal:
         self.folder.mkdir(parents=True, exist_ok=True)
-        journal = FileJournal(self._path(binding).open("wb"))
-        journal.append(binding.encode())
+        journal = FileJournal(self._path(begun.binding).open("wb"))
+        journal.append(begun.encode())
         journal.sync()
         sync_folder(self.folder)
         return journal

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from fedbcs_protocols.errors import Refused
+from fedbcs_protocols.group import MemoryKeys
 from fedbcs_protocols.identity import Identity
 from fedbcs_protocols.secagg import Guard, MemoryMarks
 from fedbcs_secure.federation.channel import CountingChannel
@@ -89,20 +90,21 @@ class MemoryFederation:
         self._sites = self._sites or self._new_sites(state)
         self._losses = {}
         before = {name: site.reused for name, site in self._sites.items()}
-        plain = self._parties.study.protection == "none"
+        at_once = self._parties.study.protection != "secagg"
         channel = CountingChannel(MemoryChannel(self._sites))
-        dropping = DroppingChannel(channel, self._drops, state.round, plain=plain)
+        dropping = DroppingChannel(channel, self._drops, state.round, at_once=at_once)
         result = self._combiner.run(dropping, state)
         self._combiner.finished(state)
         if result.faults:
             raise RuntimeError(f"the combiner refused frames: {dict(result.faults)}")
         for site in self._sites.values():
             if site.state.round > state.round and site.state.digest != result.state.digest:
-                raise RuntimeError(f"site {site.name} computed another state than the combiner")
+                raise RuntimeError(f"site {site.name} came to another state than the others")
+        following = next(s.state for s in self._sites.values() if s.state.round > state.round)
         up, down = channel.take()
         clipped = {name: self._sites[name].clipped for name in self._losses}
         return RoundOutcome(
-            state=result.state,
+            state=following,
             losses=self._losses,
             clipped=clipped,
             survivors=result.survivors,
@@ -124,6 +126,7 @@ class MemoryFederation:
                 self._record,
                 guard=guard,
                 marks=MemoryMarks(),
+                keys=MemoryKeys(),
             )
             for name, identity in identities.items()
         }

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedbcs_protocols.binding import Binding
-from fedbcs_protocols.errors import PeerError
+from fedbcs_protocols.binding import DIGEST_BYTES, Binding
+from fedbcs_protocols.errors import MalformedFrame, PeerError
 from fedbcs_protocols.identity import PublicIdentity
 from fedbcs_protocols.wire import Kind, expect_sequence, open_frame
 from fedbcs_secure.federation.channel import Channel
@@ -64,6 +64,8 @@ class MissedSums:
 
     def __init__(self, roster: dict[str, PublicIdentity], shelf: SumShelf | None = None) -> None:
         self._roster = roster
+        self._came_to: dict[str, bytes] = {}
+        self._last: Told | None = None
         self._shelf = shelf
         self._waiting: dict[str, list[Told]] = {name: [] for name in roster}
         self._append(shelf.kept() if shelf is not None else [])
@@ -72,6 +74,22 @@ class MissedSums:
     def current(self) -> frozenset[str]:
         """The sites that have accepted everything."""
         return frozenset(name for name, waiting in self._waiting.items() if not waiting)
+
+    def lacks(self, site: str) -> Told | None:
+        """What a site has to be told first; None if it has accepted everything."""
+        return self._waiting[site][0] if self._waiting[site] else None
+
+    @property
+    def came_to(self) -> Mapping[str, bytes]:
+        """The digest of the state that each site came to by the frame that was added last."""
+        return dict(self._came_to)
+
+    def withdraw(self, told: Told) -> None:
+        """Tell a frame no more, which nobody has accepted."""
+        before = self._told()
+        for waiting in self._waiting.values():
+            waiting[:] = [each for each in waiting if each is not told]
+        self._drop(before)
 
     def add(self, frames: Iterable[Told]) -> None:
         """Frames that every site is to be told from now on."""
@@ -94,7 +112,7 @@ class MissedSums:
                     continue
                 answered.add(site)
                 try:
-                    self._check(site, reply)
+                    self._accept(site, reply)
                 except PeerError as error:
                     faults[site] = error
                     continue
@@ -108,6 +126,7 @@ class MissedSums:
         before = self._told()
         for told in frames:
             before.append(told)
+            self._last, self._came_to = told, {}
             for waiting in self._waiting.values():
                 waiting.append(told)
                 del waiting[:-MAX_MISSED]
@@ -126,12 +145,17 @@ class MissedSums:
             if id(told) not in needed:
                 self._shelf.drop(told)
 
-    def _check(self, site: str, reply: bytes) -> None:
+    def _accept(self, site: str, reply: bytes) -> None:
         told = self._waiting[site][0]
         frame = open_frame(
             reply,
             roster={site: self._roster[site]},
             expect=told.binding,
-            limits={Kind.ACCEPTED: 0},
+            limits={Kind.ACCEPTED: DIGEST_BYTES},
         )
         expect_sequence(frame, told.sequence)
+        # RO-2.11
+        if len(frame.body) != DIGEST_BYTES:
+            raise MalformedFrame(site, f"the name of a state in {len(frame.body)} bytes")
+        if told is self._last:
+            self._came_to[site] = bytes(frame.body)

@@ -5,21 +5,28 @@ Train first, then run the short stages, so that a slow site is missed before key
     combiner                     site
     START  ------------------->  trains, forms its vector
            <-------------------  READY
-    OPEN   ------------------->
-           <-------------------  ADVERTISE            | PLAIN_INPUT   (protection "none")
-    KEY_LIST ----------------->
-           <-------------------  SHARES
-    DELIVERY ----------------->
-           <-------------------  MASKED_INPUT
-    SURVIVORS ---------------->
-           <-------------------  CONSISTENCY
-    CERTIFICATE -------------->
-           <-------------------  UNMASK
+    PRESENT ------------------>  to one site, when the group's key is due
+           <-------------------  DEAL
+    DEALT  ------------------->  to the others
+           <-------------------  TAKEN
+
+    OPEN   ------------------->                | "ckks"              | "none"
+           <-------------------  ADVERTISE     | ENCRYPTED           | PLAIN_INPUT
+    KEY_LIST ----------------->                |
+           <-------------------  SHARES        |
+    DELIVERY ----------------->                |
+           <-------------------  MASKED_INPUT  |
+    SURVIVORS ---------------->                | AGGREGATE
+           <-------------------  CONSISTENCY   | CONSISTENCY
+    CERTIFICATE -------------->                |
+           <-------------------  UNMASK        |
+
     SUM    ------------------->  next state
            <-------------------  ACCEPTED
 
 Clauses (RO-…) are those of ``protocols/specs/round.md``. Every frame is signed and bound to study,
-round, attempt, phase and state. Control frames are of phase 0, those of the sum of phase 1. Under
+round, attempt, phase and state. Control frames are of phase 0, those of the sum of phase 1, those
+of the group's key of phase 2. Under ``ckks`` the combiner knows of a state only its name. Under
 ``prototypes = "finch"`` a PLAIN_PROTOTYPES frame with each site's prototypes goes before SUM.
 """
 
@@ -31,9 +38,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from fedbcs_protocols.binding import Binding, encode_fields
+from fedbcs_protocols.ckks.params import ParameterSet, parameter_set
+from fedbcs_protocols.ckks.setting import CkksSetting
+from fedbcs_protocols.group import NO_KEY, Group
 from fedbcs_protocols.identity import PublicIdentity
 from fedbcs_protocols.messages import VectorShape
 from fedbcs_protocols.secagg import Setting, Terms
+from fedbcs_protocols.tags import tagged_count
 from fedbcs_secure.errors import StudyError
 from fedbcs_secure.federation.layout import Layout
 from fedbcs_secure.federation.protect import modulus_bits
@@ -44,6 +55,17 @@ from fedbcs_secure.study import Study
 CONTROL, SUM = 0, 1
 Train = Callable[[str, GlobalState], LocalResult]
 """Local training: (site, state) to its result."""
+
+
+@dataclass(frozen=True)
+class StateName:
+    """All that a combiner which cannot read sums knows of a state: its round and its digest."""
+
+    round: int
+    digest: bytes
+
+
+AnyState = GlobalState | StateName
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +93,7 @@ class Parties:
             fields += [name, identity.raw]
         return hashlib.sha256(encode_fields(*fields, self.combiner.raw)).digest()
 
-    def binding(self, state: GlobalState, phase: int, attempt: int = 0) -> Binding:
+    def binding(self, state: AnyState, phase: int, attempt: int = 0) -> Binding:
         """What frames of ``phase`` are bound to while ``state`` is the current one (RO-1)."""
         return Binding(self.digest, state.round, attempt, phase, state.digest)
 
@@ -81,15 +103,41 @@ class Parties:
         threshold, colluders = self.study.terms
         return Terms(len(self.roster), threshold, colluders, self.study.max_reused_states)
 
-    def setting(self, state: GlobalState, attempt: int) -> Setting:
-        """The protected sum of an attempt (SA-0.3)."""
+    @cached_property
+    def group(self) -> Group:
+        """The sites that share a key, where the study has one."""
+        return Group(self.roster, self.combiner, self.threshold, self.study.rekey_every)
+
+    @cached_property
+    def params(self) -> ParameterSet:
+        """Of the ciphertexts under ``ckks``."""
+        return parameter_set(len(self.roster), self.study.codec.bits)
+
+    def encrypted(self, state: AnyState, attempt: int, key_id: bytes) -> CkksSetting:
+        """The encrypted sum of an attempt (CK-0.2)."""
+        return CkksSetting(
+            roster=self.roster,
+            combiner=self.combiner,
+            binding=self.binding(state, SUM, attempt),
+            terms=self.terms,
+            params=self.params,
+            count=self.plan.length,
+            key_id=key_id,
+        )
+
+    def setting(self, state: AnyState, attempt: int, key_id: bytes = NO_KEY) -> Setting:
+        """The protected sum of an attempt (SA-0.3), tagged with the key of that name (VS)."""
+        count = self.plan.length
+        if self.study.group_key:
+            count = tagged_count(count, self.study.codec.bits)
         return Setting(
             roster=self.roster,
             combiner=self.combiner,
             binding=self.binding(state, SUM, attempt),
             terms=self.terms,
             bits=self.shape.bits,
-            count=self.shape.count,
+            count=count,
+            key_id=key_id,
         )
 
     @property
@@ -99,7 +147,7 @@ class Parties:
 
     @property
     def shape(self) -> VectorShape:
-        """Of the one vector that each site contributes."""
+        """Of the one vector that each site contributes, without tags."""
         return VectorShape(self.plan.length, modulus_bits(self.study), len(self.roster))
 
     @property

@@ -3,37 +3,38 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import replace
 
-from fedbcs_protocols.binding import COMBINER, Binding
-from fedbcs_protocols.errors import Inconsistent, UnexpectedFrame
+from fedbcs_protocols import ckks
+from fedbcs_protocols.binding import COMBINER, DIGEST_BYTES, Binding
+from fedbcs_protocols.ckks.messages import SUM_SEQUENCE as ENCRYPTED_SUM_SEQUENCE
+from fedbcs_protocols.errors import LocalError, Refused, UnexpectedFrame
+from fedbcs_protocols.group import KeyKeeper, SiteKeys
+from fedbcs_protocols.group.messages import Dealt, admitted_limit, present_limit, ready_limit
 from fedbcs_protocols.identity import Identity
-from fedbcs_protocols.messages import MaskedInput
-from fedbcs_protocols.ring import Words, pack
-from fedbcs_protocols.secagg import Guard, MarkKeeper, Setting, SiteSession, open_sum
-from fedbcs_protocols.secagg.messages import Certificate, Delivery, KeyList
-from fedbcs_protocols.secagg.outcome import SUM_SEQUENCE, sum_limit
-from fedbcs_protocols.sitesets import set_bytes
+from fedbcs_protocols.ring import Words
+from fedbcs_protocols.secagg import Guard, MarkKeeper
+from fedbcs_protocols.secagg.outcome import SUM_SEQUENCE
 from fedbcs_protocols.wire import Frame, Kind, Limits, decode, expect_sequence, open_frame, seal
-from fedbcs_secure.federation import plain
 from fedbcs_secure.federation.combine import next_state
 from fedbcs_secure.federation.protect import encode
 from fedbcs_secure.federation.release import form_update
 from fedbcs_secure.federation.rounds import CONTROL, SUM, Parties, Train
+from fedbcs_secure.federation.site_sums import CkksSum, PlainSum, SecaggSum, SiteSum
 from fedbcs_secure.federation.state import GlobalState
 
 _ACCEPTED = {Kind.PLAIN_PROTOTYPES: 1, Kind.SUM: 2}
 _TOLD_PLAIN = {Kind.PLAIN_PROTOTYPES: 0, Kind.SUM: 1}
 """What a site says *accepted* to, and the sequence of that."""
+_NOT_SAID = bytes(DIGEST_BYTES)
 
 
 class SiteRunner:
     """A site's side: takes the combiner's frames, gives its own. Holds the site's global state.
 
-    ``guard`` is what the site's own staff demands; ``marks`` keeps what the site must never forget,
-    durably outside simulations. Raises :class:`fedbcs_protocols.errors.Refused` when the guard
-    does not admit the study.
+    ``guard`` is what the site's own staff demands; ``marks`` and ``keys`` keep what the site must
+    never forget, durably (and the keys encrypted) outside simulations. Raises
+    :class:`fedbcs_protocols.errors.Refused` when the guard does not admit the study.
     """
 
     def __init__(
@@ -46,32 +47,39 @@ class SiteRunner:
         *,
         guard: Guard,
         marks: MarkKeeper,
+        keys: KeyKeeper,
     ) -> None:
-        if parties.study.protection == "secagg":
-            # SA-0.5, before the site trains for nothing.
-            guard.admit(parties.terms, parties.roster, name)
-            for slot in parties.plan.slots:
-                if name in slot.holders:
-                    guard.admit_part(slot.holders, parties.terms, parties.roster, name)
+        _admit(guard, parties, name)
         self.name = name
         self.state = state
         self.clipped = 0
         """Values of the last vector that were out of range; for this site's eyes only."""
-        self.reused = 0
-        """Answers that this site has given again for a state; for its staff to look into."""
         self._identity = identity
         self._parties = parties
         self._train = train
-        self._guard = guard
-        self._marks = marks
+        self._keys: SiteKeys | None = None
+        if parties.study.group_key:
+            self._keys = SiteKeys(
+                parties.group,
+                identity=identity,
+                name=name,
+                study_digest=parties.digest,
+                keeper=keys,
+            )
+        self._sum = self._protection(guard, marks)
         self._vector: Words | None = None
-        self._session: SiteSession | None = None
-        self._signed: dict[int, bytes] = {}
-        """Attempt to transcript, for what this process signed in this round."""
-        self._individual: tuple[tuple[str, ...], list[Words]] | None = None
-        """Each survivor's prototypes, where the study shows them."""
         self._last: tuple[bytes, bytes] | None = None
         """Digest of the last request that was answered, and the answer."""
+
+    @property
+    def reused(self) -> int:
+        """Answers that this site has given again for a state; for its staff to look into."""
+        return self._sum.reused if isinstance(self._sum, SecaggSum) else 0
+
+    @property
+    def refusals(self) -> int:
+        """Sums that this site has refused since a person last looked (GK-6.3)."""
+        return self._keys.ring.refusals if self._keys else 0
 
     def handle(self, data: bytes) -> bytes:
         """The reply to one frame of the combiner.
@@ -104,36 +112,34 @@ class SiteRunner:
                 return self._take_prototypes(data)
             case Kind.SUM:
                 return self._finish(data)
-            case Kind.KEY_LIST:
-                return self._in_session().share(data)
-            case Kind.DELIVERY:
-                return self._in_session().masked_input(data, self._ready())
-            case Kind.SURVIVORS:
-                return self._sign(data)
+            case Kind.PRESENT | Kind.DEALT | Kind.JOIN | Kind.HELP | Kind.ADMITTED:
+                return self._key_stage(frame, data)
             case _:
-                return self._in_session().unmask(data)
+                return self._sum.stage(frame.kind, data, self.state, self._ready())
 
     def _limits(self) -> Limits:
         """What may come at all; sessions and stages narrow it down."""
-        parties = self._parties
-        if parties.study.protection == "none":
-            limits = {Kind.START: 0, Kind.OPEN: 0, Kind.SUM: plain.sum_limit(parties)}
-            if parties.shows_prototypes:
-                limits[Kind.PLAIN_PROTOTYPES] = plain.prototypes_limit(parties)
-            return limits
-        terms = parties.terms
-        return {
-            Kind.START: 0,
-            Kind.OPEN: 0,
-            Kind.SUM: sum_limit(self._setting(0)),
-            Kind.KEY_LIST: KeyList.limit(terms.graph, terms.sites),
-            Kind.DELIVERY: Delivery.limit(terms.sites),
-            Kind.SURVIVORS: set_bytes(terms.sites),
-            Kind.CERTIFICATE: Certificate.limit(terms.sites),
-        }
+        limits = {Kind.START: 0, Kind.OPEN: 0, **self._sum.limits(self.state)}
+        if self._keys is not None:
+            sites = len(self._parties.roster)
+            limits |= {
+                Kind.PRESENT: present_limit(sites),
+                Kind.DEALT: Dealt.limit(sites),
+                Kind.JOIN: 0,
+                Kind.HELP: ready_limit(sites),
+                Kind.ADMITTED: admitted_limit(sites),
+            }
+        return limits
 
-    def _setting(self, attempt: int) -> Setting:
-        return self._parties.setting(self.state, attempt)
+    def _protection(self, guard: Guard, marks: MarkKeeper) -> SiteSum:
+        parties, keys = self._parties, self._keys
+        match parties.study.protection:
+            case "none":
+                return PlainSum(self.name, self._identity, parties)
+            case "ckks" if keys is not None:
+                return CkksSum(self.name, self._identity, parties, guard, keys)
+            case _:
+                return SecaggSum(self.name, self._identity, parties, guard, marks, keys)
 
     def _receive(
         self, data: bytes, kind: Kind, phase: int, sequence: int, limit: int = 0, attempt: int = 0
@@ -147,9 +153,6 @@ class SiteRunner:
         expect_sequence(frame, sequence)
         return frame
 
-    def _reply(self, kind: Kind, binding: Binding, sequence: int, body: bytes = b"") -> bytes:
-        return seal(Frame(kind, binding, self.name, sequence, body), self._identity)
-
     def _start(self, data: bytes) -> bytes:
         self._receive(data, Kind.START, CONTROL, 0)
         # RO-2.6
@@ -162,78 +165,56 @@ class SiteRunner:
             update = form_update(result, self.state, parties.plan, self.name)
             quantised = encode(update, self.state, parties.plan, parties.study, self.name)
             self._vector, self.clipped = quantised.codes, quantised.clipped
-        return self._reply(Kind.READY, parties.binding(self.state, CONTROL), 0)
+        control = parties.binding(self.state, CONTROL)
+        if self._keys is not None:
+            return self._keys.ready(control)
+        return seal(Frame(Kind.READY, control, self.name, 0, b""), self._identity)
+
+    def _key_stage(self, frame: Frame, data: bytes) -> bytes:
+        """What has to do with the group's key (GK-3, GK-4)."""
+        if self._keys is None:
+            raise LocalError("this study has no key of the group's")
+        if frame.kind in (Kind.JOIN, Kind.ADMITTED) and frame.binding.round < self.state.round:
+            raise Refused("this site was not away: it is past that round")
+        control = self._parties.binding(self.state, CONTROL)
+        match frame.kind:
+            case Kind.PRESENT:
+                return self._keys.deal(data, control)
+            case Kind.DEALT:
+                return self._keys.take(data, control)
+            case Kind.JOIN:
+                return self._keys.join(data, control)
+            case Kind.HELP:
+                return self._keys.help(data, control)
+            case _:
+                return self._keys.admit(data, control)
 
     def _open(self, data: bytes) -> bytes:
-        # RO-2.2: which attempt it is, the combiner says; the marks see to it that it only rises.
+        # RO-2.2: which attempt it is, the combiner says; what the site keeps sees to it that it
+        # only rises.
         attempt = decode(data, {Kind.OPEN: 0}).binding.attempt
         self._receive(data, Kind.OPEN, CONTROL, 1, attempt=attempt)
-        vector = self._ready()
-        if self._parties.study.protection == "none":
-            shape = self._parties.shape
-            body = MaskedInput(shape, pack(vector, shape.bits)).encode()
-            binding = self._parties.binding(self.state, SUM, attempt)
-            return self._reply(Kind.PLAIN_INPUT, binding, 0, body)
-        session = SiteSession(
-            self._setting(attempt),
-            identity=self._identity,
-            name=self.name,
-            guard=self._guard,
-            marks=self._marks,
-        )
-        reply = session.advertise()
-        self.reused += session.reused > 0
-        # With the old session its secrets go: an attempt that was left is never answered again.
-        self._session = session
-        return reply
-
-    def _in_session(self) -> SiteSession:
-        if self._session is None:
-            raise UnexpectedFrame(COMBINER, "a stage of a sum that was not opened here")
-        return self._session
-
-    def _sign(self, data: bytes) -> bytes:
-        session = self._in_session()
-        reply = session.consistency(data)
-        if session.transcript is not None:
-            self._signed[session.binding.attempt] = session.transcript
-        return reply
+        return self._sum.open(self.state, attempt, self._ready())
 
     def _take_prototypes(self, data: bytes) -> bytes:
-        limit = plain.prototypes_limit(self._parties)
-        frame = self._receive(data, Kind.PLAIN_PROTOTYPES, SUM, 0, limit)
-        self._individual = plain.decode_prototypes(self._parties, frame.body)
-        return self._accepted(Kind.PLAIN_PROTOTYPES, self._parties.binding(self.state, CONTROL))
+        if not isinstance(self._sum, PlainSum):
+            raise LocalError("this study shows no prototypes")
+        self._sum.take_prototypes(data, self.state)
+        control = self._parties.binding(self.state, CONTROL)
+        return self._accepted(Kind.PLAIN_PROTOTYPES, control, _NOT_SAID)
 
     def _finish(self, data: bytes) -> bytes:
         parties = self._parties
-        individual: list[Words] | None = None
-        if parties.study.protection == "none":
-            limit = plain.sum_limit(parties)
-            frame = self._receive(data, Kind.SUM, SUM, 1, limit)
-            survivors, total = plain.decode_sum(parties, frame.body)
-            if parties.shows_prototypes:
-                individual = self._prototypes_of(survivors)
-        else:
-            # RO-2.7: no sum without the signatures of enough sites on who is in it.
-            outcome = open_sum(data, self._setting(0), self._seen())
-            survivors, total = outcome.survivors, outcome.total
+        told = self._sum.read(data, self.state)
         following = next_state(
-            self.state, total, parties.plan, parties.study, survivors, individual
+            self.state, told.total, parties.plan, parties.study, told.survivors, told.individual
         )
-        reply = self._accepted(Kind.SUM, parties.binding(self.state, CONTROL))
+        control = parties.binding(self.state, CONTROL)
+        reply = self._accepted(Kind.SUM, control, following.digest)
         self.state = following
-        self._vector, self._session, self._individual = None, None, None
-        self._signed = {}
+        self._vector = None
+        self._sum.forget()
         return reply
-
-    def _prototypes_of(self, survivors: tuple[str, ...]) -> list[Words]:
-        if self._individual is None:
-            raise UnexpectedFrame(COMBINER, "the sum came before the prototypes")
-        names, individual = self._individual
-        if names != survivors:
-            raise Inconsistent(COMBINER, "the prototypes are not those of the sites in the sum")
-        return individual
 
     def _accept_again(self, data: bytes, frame: Frame) -> bytes:
         """For a sum of a round that is over here: a combiner that was started anew, like a site
@@ -247,20 +228,31 @@ class SiteRunner:
             expect=expect,
             limits=self._limits(),
         )
-        protected = self._parties.study.protection == "secagg"
-        expect_sequence(told, SUM_SEQUENCE if protected else _TOLD_PLAIN[frame.kind])
-        return self._accepted(frame.kind, replace(expect, attempt=0, phase=CONTROL))
+        sequences = {"secagg": SUM_SEQUENCE, "ckks": ENCRYPTED_SUM_SEQUENCE}
+        protection = self._parties.study.protection
+        expect_sequence(told, sequences.get(protection, _TOLD_PLAIN[frame.kind]))
+        last = frame.kind is Kind.SUM and frame.binding.round + 1 == self.state.round
+        control = replace(expect, attempt=0, phase=CONTROL)
+        return self._accepted(frame.kind, control, self.state.digest if last else _NOT_SAID)
 
-    def _accepted(self, kind: Kind, binding: Binding) -> bytes:
-        return self._reply(Kind.ACCEPTED, binding, _ACCEPTED[kind])
-
-    def _seen(self) -> Mapping[int, bytes]:
-        """What the site signed in this round, a restart included as far as it answered."""
-        marks = self._marks.read()
-        answer = marks.answer(self._parties.binding(self.state, SUM)) if marks else None
-        return self._signed | ({answer.attempt: answer.transcript} if answer else {})
+    def _accepted(self, kind: Kind, binding: Binding, digest: bytes) -> bytes:
+        """RO-2.11: the state that the site came to, by name."""
+        frame = Frame(Kind.ACCEPTED, binding, self.name, _ACCEPTED[kind], digest)
+        return seal(frame, self._identity)
 
     def _ready(self) -> Words:
         if self._vector is None:
             raise UnexpectedFrame(COMBINER, "the round has not been started")
         return self._vector
+
+
+def _admit(guard: Guard, parties: Parties, name: str) -> None:
+    """Raise :class:`Refused` before the site trains for nothing (SA-0.5, SA-0.7, CK-0.3)."""
+    if parties.study.protection == "none":
+        return
+    guard.admit(parties.terms, parties.roster, name)
+    for slot in parties.plan.slots:
+        if name in slot.holders:
+            guard.admit_part(slot.holders, parties.terms, parties.roster, name)
+    if parties.study.protection == "ckks":
+        ckks.admit(guard, parties.terms, parties.roster, name)

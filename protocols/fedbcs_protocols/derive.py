@@ -56,6 +56,25 @@ def stream_key(
     return hkdf.derive(shared_secret)
 
 
+def study_key(secret: bytes, label: str, study_digest: bytes, *fields: bytes | str | int) -> bytes:
+    """A 32-byte key for one purpose in one study, from a secret that several sites hold (GK-1.3).
+
+    HKDF-SHA256 with the study digest as salt and, as info, the injective encoding of (label,
+    version, fields...).
+    """
+    info = encode_fields(label, PROTOCOL_VERSION, *fields)
+    return HKDF(SHA256(), STREAM_KEY_BYTES, salt=study_digest, info=info).derive(secret)
+
+
+def purpose_key(secret: bytes, label: str, binding: Binding, *fields: bytes | str | int) -> bytes:
+    """As :func:`study_key`, for one sum: round, attempt, phase and state digest go before
+
+    ``fields``.
+    """
+    sum_fields = binding.round, binding.attempt, binding.phase, binding.state_digest
+    return study_key(secret, label, binding.study_digest, *sum_fields, *fields)
+
+
 def stream_scratch() -> bytearray:
     """Room for one piece of a keystream."""
     # update_into wants room for a whole cipher block more than it writes.

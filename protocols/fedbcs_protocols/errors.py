@@ -91,3 +91,19 @@ class SumOutOfRange(PeerError):
 
 class InconsistentShares(ProtocolError):
     """A share is no share, or the shares put together are those of no secret."""
+
+
+class BadTag(PeerError):
+    """The tags of a sum are not those of the claimed sites' values."""
+
+
+class BadMembers(PeerError):
+    """The sites that a sum says are in it are not those whose signatures came with it."""
+
+
+class BadNoise(PeerError):
+    """A decrypted sum is not as far from whole numbers as a sum of honest ciphertexts is."""
+
+
+class BadCiphertext(PeerError):
+    """Bytes that are no ciphertext of this parameter set."""

@@ -61,6 +61,17 @@ class Kind(IntEnum):
     CONSISTENCY = 14
     CERTIFICATE = 15
     UNMASK = 16
+    PRESENT = 17
+    DEAL = 18
+    DEALT = 19
+    TAKEN = 20
+    JOIN = 21
+    JOINING = 22
+    HELP = 23
+    HELPED = 24
+    ADMITTED = 25
+    ENCRYPTED = 26
+    AGGREGATE = 27
 
 
 Limits = Mapping[Kind, int]

@@ -291,7 +291,9 @@ class CombinerSession:
 
     def _certify(self) -> dict[str, bytes]:
         signatures = {place: self._came[place] for place in sorted(self._came)}
-        certificate = Certificate(self._table.digest, self._sharers, self._survivors, signatures)
+        certificate = Certificate(
+            self._table.digest, self._setting.key_id, self._sharers, self._survivors, signatures
+        )
         self._certificate = certificate.encode(self._setting.terms.sites)
         return self._to_all(signatures, self._seal(Kind.CERTIFICATE, 3, self._certificate))
 

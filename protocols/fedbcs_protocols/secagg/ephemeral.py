@@ -6,11 +6,10 @@ import hashlib
 import secrets
 from dataclasses import dataclass, field
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from fedbcs_protocols.binding import Binding, encode_fields
 from fedbcs_protocols.derive import PROTOCOL_VERSION
-from fedbcs_protocols.errors import BadKey
 
 SEED_BYTES = 32
 COMMITMENT_LABEL = "secagg self-mask commitment"
@@ -38,20 +37,3 @@ def commitment(seed: bytes, binding: Binding, name: str) -> bytes:
     """What site ``name`` shows of its seed before it is asked for it (SA-1.2)."""
     fields = encode_fields(COMMITMENT_LABEL, PROTOCOL_VERSION, binding.encode(), name, seed)
     return hashlib.sha256(fields).digest()
-
-
-def public_bytes(private: X25519PrivateKey) -> bytes:
-    """The 32 bytes of the public half."""
-    return private.public_key().public_bytes_raw()
-
-
-def agree(private: X25519PrivateKey, public: bytes, peer: str) -> bytes:
-    """The X25519 secret with ``peer``. Raises :class:`BadKey` for a key of low order (SA-2.5),
-
-    which decoding has refused already.
-    """
-    try:
-        return private.exchange(X25519PublicKey.from_public_bytes(public))
-    except ValueError:
-        # SA-2.5: the shared secret would be zero, known to everybody.
-        raise BadKey(peer, "one of its keys is of low order") from None

@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from fedbcs_protocols.binding import Binding
 from fedbcs_protocols.derive import KEYSTREAM_WORDS, Keystream, stream_key, stream_scratch
 from fedbcs_protocols.errors import LocalError
+from fedbcs_protocols.exchange import agree
 from fedbcs_protocols.ring import BLOCK, Words, blocks, modulus_mask
-from fedbcs_protocols.secagg.ephemeral import agree
 from fedbcs_protocols.secagg.keytable import KeyTable
 from fedbcs_protocols.secagg.setting import Setting
 

@@ -8,11 +8,12 @@
 from __future__ import annotations
 
 import hashlib
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fedbcs_protocols.errors import BadKey, LocalError, MalformedFrame
+from fedbcs_protocols.errors import LocalError, MalformedFrame
+from fedbcs_protocols.exchange import KEY_BYTES, check_key
+from fedbcs_protocols.framelist import decode_frames, encode_frames, frames_limit
 from fedbcs_protocols.identity import SIGNATURE_BYTES
 from fedbcs_protocols.messages import MAX_SITES
 from fedbcs_protocols.ring import Buffer
@@ -21,24 +22,10 @@ from fedbcs_protocols.secagg.shamir import SHARE_BYTES
 from fedbcs_protocols.sitesets import decode_set, encode_set, set_bytes
 from fedbcs_protocols.wire import MAX_OVERHEAD_BYTES
 
-KEY_BYTES = DIGEST_BYTES = 32
+DIGEST_BYTES = 32
 TAG_BYTES = 16
 SEALED_SHARES_BYTES = 2 * SHARE_BYTES + TAG_BYTES
 """A share of the mask key and one of the seed, encrypted."""
-
-_X25519_PRIME = 2**255 - 19
-_LOW_ORDER = frozenset(
-    {
-        0,
-        1,
-        _X25519_PRIME - 1,
-        325606250916557431795983626356110631294008115727848805560023387167927233504,
-        39382357235489614581723060781553021112529911719440698176882885853963445705823,
-    }
-)
-"""The canonical u-coordinates whose shared secret is zero for everybody (RFC 7748, section 7)."""
-_COUNT = struct.Struct(">H")
-_LENGTH = struct.Struct(">I")
 
 
 @dataclass(frozen=True)
@@ -70,13 +57,7 @@ class Advertise:
             raise MalformedFrame(sender, f"keys of {len(view)} bytes, not {expected}")
         mask_key, share_key, commitment = (bytes(view[at : at + 32]) for at in (0, 32, 64))
         for key in (mask_key, share_key):
-            number = int.from_bytes(key, "little")
-            # SA-1.4: else one key has several spellings, and SA-2.4 compares spellings.
-            if number >= _X25519_PRIME:
-                raise MalformedFrame(sender, "a key that is not in canonical form")
-            # SA-2.5: refused where it comes in, so that its sender alone drops out.
-            if number in _LOW_ORDER:
-                raise BadKey(sender, "one of its keys is of low order")
+            check_key(key, sender)
         drawn: frozenset[int] = frozenset()
         if not graph.complete:
             drawn = decode_set(view[96:], sites, sender=sender)
@@ -100,37 +81,19 @@ class KeyList:
             raise LocalError(f"a key list is for 1 to {MAX_SITES} sites")
 
     def encode(self) -> bytes:
-        parts = [_COUNT.pack(len(self.frames))]
-        for frame in self.frames:
-            parts += [_LENGTH.pack(len(frame or b"")), frame or b""]
-        return b"".join(parts)
+        return encode_frames(self.frames)
 
     @staticmethod
     def limit(graph: Neighbourhood, sites: int) -> int:
         """The longest body for so many sites, in bytes."""
-        longest = MAX_OVERHEAD_BYTES + Advertise.length(graph, sites)
-        return _COUNT.size + sites * (_LENGTH.size + longest)
+        return frames_limit(sites, MAX_OVERHEAD_BYTES + Advertise.length(graph, sites))
 
     @classmethod
     def decode(cls, body: Buffer, *, sender: str, graph: Neighbourhood, sites: int) -> KeyList:
-        view = memoryview(body)
         longest = MAX_OVERHEAD_BYTES + Advertise.length(graph, sites)
-        if len(view) < _COUNT.size or _COUNT.unpack_from(view)[0] != sites:
-            raise MalformedFrame(sender, f"the key list is not one for {sites} sites")
-        frames: list[bytes | None] = []
-        position = _COUNT.size
-        for _ in range(sites):
-            if position + _LENGTH.size > len(view):
-                raise MalformedFrame(sender, "the key list ends early")
-            (length,) = _LENGTH.unpack_from(view, position)
-            position += _LENGTH.size
-            if length > longest or position + length > len(view):
-                raise MalformedFrame(sender, "a frame in the key list has an impossible length")
-            frames.append(bytes(view[position : position + length]) if length else None)
-            position += length
-        if position != len(view):
-            raise MalformedFrame(sender, "bytes after the end of the key list")
-        return cls(tuple(frames))
+        return cls(
+            decode_frames(body, sender=sender, sites=sites, longest=longest, what="key list")
+        )
 
 
 def key_list_digest(body: Buffer) -> bytes:
@@ -178,10 +141,12 @@ class Delivery:
 class Certificate:
     """At least t sites' signatures on who is in a sum (SA-6.1); sets hold places.
 
-    ``signatures`` maps each signer's place to its signature of the *consistency* frame.
+    ``key_id`` names the key of the tags; ``signatures`` maps each signer's place to its signature
+    of the *consistency* frame.
     """
 
     key_list: bytes
+    key_id: bytes
     sharers: frozenset[int]
     survivors: frozenset[int]
     signatures: Mapping[int, bytes]
@@ -189,24 +154,24 @@ class Certificate:
     def encode(self, sites: int) -> bytes:
         sets = (encode_set(s, sites) for s in (self.sharers, self.survivors, self.signatures))
         ordered = (self.signatures[place] for place in sorted(self.signatures))
-        return b"".join((self.key_list, *sets, *ordered))
+        return b"".join((self.key_list, self.key_id, *sets, *ordered))
 
     @staticmethod
     def limit(sites: int) -> int:
         """The longest body, in bytes."""
-        return DIGEST_BYTES + 3 * set_bytes(sites) + sites * SIGNATURE_BYTES
+        return 2 * DIGEST_BYTES + 3 * set_bytes(sites) + sites * SIGNATURE_BYTES
 
     @classmethod
     def decode_from(cls, body: Buffer, *, sender: str, sites: int) -> tuple[Certificate, int]:
         """The certificate at the start of ``body``, and where it ends."""
         view = memoryview(body)
         width = set_bytes(sites)
-        head = DIGEST_BYTES + 3 * width
+        head = 2 * DIGEST_BYTES + 3 * width
         if len(view) < head:
             raise MalformedFrame(sender, f"a certificate of {len(view)} bytes")
         sharers, survivors, signers = (
             decode_set(view[at : at + width], sites, sender=sender)
-            for at in range(DIGEST_BYTES, head, width)
+            for at in range(2 * DIGEST_BYTES, head, width)
         )
         end = head + len(signers) * SIGNATURE_BYTES
         if len(view) < end:
@@ -215,7 +180,8 @@ class Certificate:
             view[head:end], len(signers), SIGNATURE_BYTES, sender=sender, what="signatures"
         )
         signatures = dict(zip(sorted(signers), pieces, strict=True))
-        return cls(bytes(view[:DIGEST_BYTES]), sharers, survivors, signatures), end
+        key_list, key_id = bytes(view[:DIGEST_BYTES]), bytes(view[DIGEST_BYTES : 2 * DIGEST_BYTES])
+        return cls(key_list, key_id, sharers, survivors, signatures), end
 
     @classmethod
     def decode(cls, body: Buffer, *, sender: str, sites: int) -> Certificate:

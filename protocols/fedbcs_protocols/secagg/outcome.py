@@ -19,12 +19,16 @@ SUM_SEQUENCE = 4
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """The (count,) uint32 ``total`` over ``survivors``, names in the order of the roster."""
+    """The (count,) uint32 ``total`` over ``survivors``, names in the order of the roster.
+
+    ``key_id`` names the key with which its tags are checked (``tags``), zeros if it has none.
+    """
 
     survivors: tuple[str, ...]
     total: Words
     attempt: int
     transcript: bytes
+    key_id: bytes
 
 
 def sum_limit(setting: Setting) -> int:
@@ -61,4 +65,5 @@ def open_sum(data: Buffer, setting: Setting, seen: Mapping[int, bytes]) -> Outco
         total=unpack(message.packed, setting.count, setting.bits),
         attempt=attempt,
         transcript=digest,
+        key_id=certificate.key_id,
     )

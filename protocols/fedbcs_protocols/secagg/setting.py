@@ -155,6 +155,9 @@ class Setting:
     ``bits`` is 8..32 (:func:`fedbcs_protocols.ring.ring_bits` has those that values of some bits
     need); each value is at most floor((2^bits - 1) / sites), so that the sum does not wrap.
 
+    ``key_id`` names the group's key that the sites tag the vector with (``tags``), 32 zero bytes if
+    they do not.
+
     ``roster`` maps the sites' names to their identities, in the order that all share; ``combiner``
     signs the combiner's frames. Raises :class:`LocalError` for what does not fit together.
     """
@@ -165,6 +168,7 @@ class Setting:
     terms: Terms
     bits: int
     count: int
+    key_id: bytes = bytes(32)
 
     def __post_init__(self) -> None:
         # SA-0.1

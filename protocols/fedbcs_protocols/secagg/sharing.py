@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from fedbcs_protocols.binding import encode_fields
 from fedbcs_protocols.derive import PROTOCOL_VERSION, stream_key
 from fedbcs_protocols.errors import BadShare, InconsistentShares
-from fedbcs_protocols.secagg.ephemeral import Ephemeral, agree, public_bytes
+from fedbcs_protocols.exchange import agree, public_bytes
+from fedbcs_protocols.secagg.ephemeral import Ephemeral
 from fedbcs_protocols.secagg.keytable import KeyTable
 from fedbcs_protocols.secagg.setting import Setting
 from fedbcs_protocols.secagg.shamir import SHARE_BYTES, check_share, split

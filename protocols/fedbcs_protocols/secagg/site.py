@@ -14,10 +14,11 @@ from fedbcs_protocols.errors import (
     ProtocolError,
     UnexpectedFrame,
 )
+from fedbcs_protocols.exchange import public_bytes
 from fedbcs_protocols.identity import Identity
 from fedbcs_protocols.messages import MaskedInput
 from fedbcs_protocols.ring import Words, pack_blocks
-from fedbcs_protocols.secagg.ephemeral import Ephemeral, commitment, public_bytes
+from fedbcs_protocols.secagg.ephemeral import Ephemeral, commitment
 from fedbcs_protocols.secagg.graph import draw
 from fedbcs_protocols.secagg.keytable import KeyTable, read_key_list
 from fedbcs_protocols.secagg.marks import MarkKeeper, advertising

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 
 from fedbcs_protocols.binding import COMBINER, encode_fields
 from fedbcs_protocols.derive import PROTOCOL_VERSION
@@ -19,7 +20,7 @@ CONSISTENCY_SEQUENCE = 3
 def transcript(
     setting: Setting, key_list: bytes, sharers: frozenset[int], survivors: frozenset[int]
 ) -> bytes:
-    """The digest over keys, draws, sharers and survivors of one attempt (SA-5.3)."""
+    """The digest over keys, draws, sharers, survivors and tag key of one attempt (SA-5.3)."""
     sites = setting.terms.sites
     return hashlib.sha256(
         encode_fields(
@@ -29,6 +30,7 @@ def transcript(
             key_list,
             encode_set(sharers, sites),
             encode_set(survivors, sites),
+            setting.key_id,
         )
     ).digest()
 
@@ -39,7 +41,7 @@ def consistency_frame(setting: Setting, name: str, digest: bytes) -> Frame:
 
 
 def check_certificate(certificate: Certificate, setting: Setting) -> bytes:
-    """The transcript that at least t survivors signed (SA-6.2).
+    """The transcript that at least t survivors signed (SA-6.2), whatever key it names.
 
     Raises :class:`BadSiteList` for sets that do not fit and :class:`Inconsistent` naming a signer
     whose signature is not on this transcript.
@@ -52,6 +54,7 @@ def check_certificate(certificate: Certificate, setting: Setting) -> bytes:
             f"a certificate of {len(signatures)} signers for {len(survivors)} survivors, "
             f"the threshold is {threshold}",
         )
+    setting = replace(setting, key_id=certificate.key_id)
     digest = transcript(setting, certificate.key_list, certificate.sharers, survivors)
     check_signatures(signatures, setting, digest)
     return digest

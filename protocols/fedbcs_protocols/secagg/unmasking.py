@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from fedbcs_protocols.errors import BadShare, InconsistentShares
+from fedbcs_protocols.exchange import public_bytes
 from fedbcs_protocols.ring import Words
-from fedbcs_protocols.secagg.ephemeral import commitment, public_bytes
+from fedbcs_protocols.secagg.ephemeral import commitment
 from fedbcs_protocols.secagg.keytable import KeyTable
 from fedbcs_protocols.secagg.masking import Mask, Masker, pair_mask, self_mask
 from fedbcs_protocols.secagg.setting import Setting

@@ -1,0 +1,110 @@
+"""The combiner's part in the group's key, over a channel (GK-3, GK-4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from fedbcs_protocols.binding import Binding
+from fedbcs_protocols.errors import PeerError, TooFewSites
+from fedbcs_protocols.group import Admission, KeyStage
+from fedbcs_protocols.identity import Identity
+from fedbcs_secure.errors import RoundError
+from fedbcs_secure.federation.channel import Channel
+from fedbcs_secure.federation.missed import MissedSums
+from fedbcs_secure.federation.rounds import Parties
+
+
+@dataclass(frozen=True)
+class Keyed:
+    """The sites that can take part in a sum, the name of their key, and the first attempt."""
+
+    sites: frozenset[str]
+    key_id: bytes
+    attempt: int
+
+
+@dataclass(frozen=True, eq=False)
+class KeyStages:
+    """Runs key stages over ``channel``; ``faults`` collects refused frames."""
+
+    identity: Identity
+    parties: Parties
+    channel: Channel
+    faults: dict[str, PeerError]
+
+    def run(self, control: Binding, start: bytes, asked: Iterable[str]) -> Keyed:
+        """Let ``asked`` say that they are ready, and see to it that they share a key.
+
+        Raises :class:`RoundError` when too few of them do.
+        """
+        stage = KeyStage(self.parties.group, identity=self.identity, control=control)
+        for site, reply in self.channel.exchange(dict.fromkeys(asked, start)):
+            with self._faults_of(site):
+                stage.ready(site, reply)
+        try:
+            if self._deal(stage):
+                request = stage.dealt_frame()
+                for site, reply in self.channel.exchange(dict.fromkeys(stage.waiting, request)):
+                    with self._faults_of(site):
+                        stage.taken(site, reply)
+        except TooFewSites as error:
+            raise RoundError(f"round {control.round + 1}: {error}") from None
+        if len(stage.holders) < self.parties.threshold:
+            raise RoundError(
+                f"round {control.round + 1}: {len(stage.holders)} of {len(self.parties.roster)} "
+                f"sites have the group's key, the threshold is {self.parties.threshold}"
+            )
+        return Keyed(stage.holders, stage.key_id, stage.attempt)
+
+    def _deal(self, stage: KeyStage) -> bool:
+        """Whether a key was dealt; a site that should deal and does not is passed over (GK-7.5)."""
+        while (dealer := stage.dealer) is not None:
+            reply = self._ask(dealer, stage.present_frame())
+            if reply is not None:
+                with self._faults_of(dealer):
+                    stage.dealt(reply)
+                    return True
+            stage.without(dealer)
+        return False
+
+    def admit(self, missed: MissedSums, control: Binding) -> None:
+        """Give sites that were away the keys of what they missed (GK-4)."""
+        for site in self.parties.roster:
+            told = missed.lacks(site)
+            if told is None:
+                continue
+            admission = Admission(
+                self.parties.group,
+                identity=self.identity,
+                site=site,
+                away=told.binding,
+                control=control,
+            )
+            joining = self._ask(site, admission.join_frame())
+            if joining is not None:
+                with self._faults_of(site):
+                    self._help(site, admission, joining, missed)
+
+    def _help(self, site: str, admission: Admission, joining: bytes, missed: MissedSums) -> None:
+        request = admission.help_frame(joining)
+        for helper in sorted(missed.current, key=list(self.parties.roster).index):
+            helped = self._ask(helper, request)
+            if helped is None:
+                continue
+            taken = self._ask(site, admission.admitted_frame(helper, helped))
+            if taken is not None:
+                admission.admitted(taken)
+            return
+
+    def _ask(self, site: str, request: bytes) -> bytes | None:
+        return next((r for s, r in self.channel.exchange({site: request}) if s == site), None)
+
+    @contextmanager
+    def _faults_of(self, site: str) -> Iterator[None]:
+        """A frame that is refused is its site's fault, and the round goes on without it."""
+        try:
+            yield
+        except PeerError as error:
+            self.faults[site] = error
