@@ -33,3 +33,7 @@ class RunFolderError(FedBCSError):
 
 class RoundError(FedBCSError):
     """A round came to no sum: too few sites are left. The last completed round is kept."""
+
+
+class KeyFileError(FedBCSError):
+    """A site's key file, or its passphrase, is missing, damaged, wrong or open to others."""

@@ -1,7 +1,7 @@
 """``fedbcs-secure``: the application, its verbs and its exit codes.
 
-0 done · 1 failed · 2 usage (a flag or a study file is wrong) · 130 interrupted. (3 is kept for
-refusals by policy or budget.)
+0 done · 1 failed · 2 usage (a flag or a study file is wrong) · 3 refused by a site's policy · 130
+interrupted.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from fedbcs_protocols.errors import ProtocolError
+from fedbcs_protocols.errors import ProtocolError, Refused
 from fedbcs_secure import __version__
-from fedbcs_secure.cli import demo, doctor, evaluate, init, predict, simulate
+from fedbcs_secure.cli import demo, doctor, evaluate, init, keygen, predict, simulate
 from fedbcs_secure.errors import DataError, FedBCSError, StudyError
 
 app = typer.Typer(
@@ -33,6 +33,7 @@ app = typer.Typer(
 app.command("demo", epilog=demo.EPILOG)(demo.demo)
 app.command("simulate", epilog=simulate.EPILOG)(simulate.simulate)
 app.command("init", epilog=init.EPILOG)(init.init)
+app.command("keygen", epilog=keygen.EPILOG)(keygen.keygen)
 app.command("evaluate", epilog=evaluate.EPILOG)(evaluate.evaluate)
 app.command("predict", epilog=predict.EPILOG)(predict.predict)
 app.command("doctor", epilog=doctor.EPILOG)(doctor.doctor)
@@ -72,6 +73,8 @@ def run() -> None:
         app(standalone_mode=True)
     except StudyError as error:
         sys.exit(_failed(error, 2))
+    except Refused as error:
+        sys.exit(_failed(error, 3))
     except (FedBCSError, ProtocolError) as error:
         sys.exit(_failed(error, 1))
     except OSError as error:

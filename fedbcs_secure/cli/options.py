@@ -77,6 +77,8 @@ FLAGS: dict[str, tuple[str, ...]] = {
     "min_sites": ("min_sites",),
     "threshold": ("threshold",),
     "colluders": ("colluders",),
+    "verified_sum": ("verified_sum",),
+    "rekey_every": ("rekey_every",),
     "size": ("data", "size_px"),
     "channels": ("data", "channels"),
     "width": ("model", "width"),

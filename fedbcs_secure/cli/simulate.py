@@ -74,8 +74,8 @@ def simulate(
         _what(
             metavar="SITE@STAGE:ROUND",
             help="Let a site vanish until the end of a round (from 1). STAGE is the first thing "
-            "that it does not do: ready, keys, advertise, share, masked_input, consistency, unmask, sum. "
-            "Repeatable; with --resume, `none` takes drops back.",
+            "that it does not do: ready, keys, advertise, share, masked_input, consistency, "
+            "unmask, sum. Repeatable; with --resume, `none` takes drops back.",
         ),
     ] = None,
     as_json: Annotated[bool, _what("--json", help="Print the summary as one JSON object.")] = False,

@@ -123,7 +123,9 @@ class RoundCombiner:
         start = self._seal(Kind.START, control, 0)
         asked = [name for name in self._parties.roster if name in self._missed.current]
         if self._parties.study.group_key:
-            keyed = self._key_stages(channel).run(control, start, asked)
+            stages = self._key_stages(channel)
+            keyed = stages.run(control, start, asked)
+            stages.restore(self._missed, control, keyed)
             ready, key_id = keyed.sites, keyed.key_id
             attempt = keyed.attempt if attempt is None else attempt
         else:

@@ -15,7 +15,11 @@ STAGES = ("ready", "keys", "advertise", "share", "masked_input", "consistency", 
 
 _ASKS_FOR = {
     Kind.START: "ready",
+    Kind.JOIN: "ready",
     Kind.HELP: "ready",
+    Kind.ADMITTED: "ready",
+    Kind.CHECKPOINT: "ready",
+    Kind.RESTORE: "ready",
     Kind.PRESENT: "keys",
     Kind.DEALT: "keys",
     Kind.OPEN: "advertise",

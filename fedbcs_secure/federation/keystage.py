@@ -6,23 +6,41 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from fedbcs_protocols.binding import Binding
+from fedbcs_protocols.binding import COMBINER, DIGEST_BYTES, Binding
 from fedbcs_protocols.errors import PeerError, TooFewSites
 from fedbcs_protocols.group import Admission, KeyStage
 from fedbcs_protocols.identity import Identity
+from fedbcs_protocols.wire import (
+    MAX_BODY_BYTES,
+    Frame,
+    Kind,
+    expect_sequence,
+    open_frame,
+    seal,
+)
 from fedbcs_secure.errors import RoundError
 from fedbcs_secure.federation.channel import Channel
+from fedbcs_secure.federation.checkpoint import (
+    CHECKPOINT_SEQUENCE,
+    RESTORE_SEQUENCE,
+    SEALED_SEQUENCE,
+    Checkpoint,
+)
 from fedbcs_secure.federation.missed import MissedSums
 from fedbcs_secure.federation.rounds import Parties
 
 
 @dataclass(frozen=True)
 class Keyed:
-    """The sites that can take part in a sum, the name of their key, and the first attempt."""
+    """The sites that can take part in a sum, the name of their key, and the first attempt.
+
+    ``present`` is the list of the *ready* frames: who is at which state.
+    """
 
     sites: frozenset[str]
     key_id: bytes
     attempt: int
+    present: bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +74,7 @@ class KeyStages:
                 f"round {control.round + 1}: {len(stage.holders)} of {len(self.parties.roster)} "
                 f"sites have the group's key, the threshold is {self.parties.threshold}"
             )
-        return Keyed(stage.holders, stage.key_id, stage.attempt)
+        return Keyed(stage.holders, stage.key_id, stage.attempt, stage.present)
 
     def _deal(self, stage: KeyStage) -> bool:
         """Whether a key was dealt; a site that should deal and does not is passed over (GK-7.5)."""
@@ -75,28 +93,68 @@ class KeyStages:
             told = missed.lacks(site)
             if told is None:
                 continue
-            admission = Admission(
-                self.parties.group,
-                identity=self.identity,
-                site=site,
-                away=told.binding,
-                control=control,
-            )
-            joining = self._ask(site, admission.join_frame())
-            if joining is not None:
-                with self._faults_of(site):
-                    self._help(site, admission, joining, missed)
+            self._admit(site, told.binding, control, missed.current)
 
-    def _help(self, site: str, admission: Admission, joining: bytes, missed: MissedSums) -> None:
-        request = admission.help_frame(joining)
-        for helper in sorted(missed.current, key=list(self.parties.roster).index):
-            helped = self._ask(helper, request)
-            if helped is None:
-                continue
-            taken = self._ask(site, admission.admitted_frame(helper, helped))
-            if taken is not None:
-                admission.admitted(taken)
+    def restore(self, missed: MissedSums, control: Binding, keyed: Keyed) -> None:
+        """Bring sites that lost their state, or missed too much, to the current one (RO-6).
+
+        A site that was told everything and still is not ready may have lost what it had.
+        """
+        waiting = (missed.lost | missed.current) - keyed.sites
+        wanting = [s for s in self.parties.roster if s in waiting]
+        back = [s for s in wanting if self._admit(s, control, control, keyed.sites)]
+        if not back:
             return
+        checkpoint = self._checkpoint(control, keyed)
+        if checkpoint is None:
+            return
+        frame = Frame(Kind.RESTORE, control, COMBINER, RESTORE_SEQUENCE, checkpoint.encode())
+        request = seal(frame, self.identity)
+        for site, reply in self.channel.exchange(dict.fromkeys(back, request)):
+            with self._faults_of(site):
+                self._open(site, reply, Kind.ACCEPTED, control, RESTORE_SEQUENCE, DIGEST_BYTES)
+                missed.restored(site)
+
+    def _checkpoint(self, control: Binding, keyed: Keyed) -> Checkpoint | None:
+        """The sealed state of the first site that gives it."""
+        frame = Frame(Kind.CHECKPOINT, control, COMBINER, CHECKPOINT_SEQUENCE, b"")
+        for site in (s for s in self.parties.roster if s in keyed.sites):
+            sealed = self._ask(site, seal(frame, self.identity))
+            if sealed is None:
+                continue
+            with self._faults_of(site):
+                limit = MAX_BODY_BYTES
+                self._open(site, sealed, Kind.SEALED_STATE, control, SEALED_SEQUENCE, limit)
+                return Checkpoint(keyed.present, sealed)
+        return None
+
+    def _admit(self, site: str, away: Binding, control: Binding, helpers: frozenset[str]) -> bool:
+        """Whether a site that was away took keys from another one."""
+        admission = Admission(
+            self.parties.group, identity=self.identity, site=site, away=away, control=control
+        )
+        joining = self._ask(site, admission.join_frame())
+        if joining is None:
+            return False
+        with self._faults_of(site):
+            request = admission.help_frame(joining)
+            for helper in (s for s in self.parties.roster if s in helpers):
+                helped = self._ask(helper, request)
+                if helped is None:
+                    continue
+                taken = self._ask(site, admission.admitted_frame(helper, helped))
+                if taken is not None:
+                    admission.admitted(taken)
+                    return True
+        return False
+
+    def _open(
+        self, site: str, data: bytes, kind: Kind, binding: Binding, sequence: int, limit: int
+    ) -> Frame:
+        roster = {site: self.parties.roster[site]}
+        frame = open_frame(data, roster=roster, expect=binding, limits={kind: limit})
+        expect_sequence(frame, sequence)
+        return frame
 
     def _ask(self, site: str, request: bytes) -> bytes | None:
         return next((r for s, r in self.channel.exchange({site: request}) if s == site), None)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
 from fedbcs_protocols.errors import LocalError
 from fedbcs_protocols.secagg import Marks
 from fedbcs_secure.errors import RunFolderError
 from fedbcs_secure.federation.durable import write_durably
+from fedbcs_secure.federation.locks import hold
 
 _LONGEST_BYTES = 1 << 14
-_HELD: dict[Path, TextIO] = {}
-"""Locks of this process; the system frees them when it ends, however it ends."""
 
 
 @dataclass(frozen=True)
@@ -58,26 +56,5 @@ class FileMarks:
 
 
 def _hold(path: Path) -> None:
-    """Keep other processes from these marks until this one ends (SA-8.1).
-
-    Raises :class:`RunFolderError` when one has them. Windows has no such lock and is not guarded.
-    """
-    key = path.resolve()
-    if key in _HELD:
-        return
-    try:
-        import fcntl
-    except ImportError:
-        return
-    try:
-        stream = key.with_suffix(key.suffix + ".lock").open("w")
-    except OSError as error:
-        raise RunFolderError(f"cannot use marks {path}: {error.strerror}") from None
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        stream.close()
-        raise RunFolderError(
-            f"another process of this site uses {path}; two could answer for one state"
-        ) from None
-    _HELD[key] = stream
+    """SA-8.1"""
+    hold(path, "marks", "two could answer for one state")

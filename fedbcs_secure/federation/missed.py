@@ -14,7 +14,9 @@ from fedbcs_secure.federation.channel import Channel
 from fedbcs_secure.federation.durable import write_durably
 
 MAX_MISSED = 16
-"""A site that missed more frames than this cannot come back: bounds what the combiner keeps."""
+"""A site that missed more frames than this comes back by a checkpoint only (RO-6), if the study has
+
+a key of the group's: bounds what the combiner keeps."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +67,7 @@ class MissedSums:
     def __init__(self, roster: dict[str, PublicIdentity], shelf: SumShelf | None = None) -> None:
         self._roster = roster
         self._came_to: dict[str, bytes] = {}
+        self._lost: set[str] = set()
         self._last: Told | None = None
         self._shelf = shelf
         self._waiting: dict[str, list[Told]] = {name: [] for name in roster}
@@ -73,10 +76,23 @@ class MissedSums:
     @property
     def current(self) -> frozenset[str]:
         """The sites that have accepted everything."""
-        return frozenset(name for name, waiting in self._waiting.items() if not waiting)
+        up = (name for name, waiting in self._waiting.items() if not waiting)
+        return frozenset(up) - self._lost
+
+    @property
+    def lost(self) -> frozenset[str]:
+        """The sites that missed more than is kept."""
+        return frozenset(self._lost)
+
+    def restored(self, site: str) -> None:
+        """The site is at the current state again, by another way."""
+        before = self._told()
+        self._waiting[site] = []
+        self._lost.discard(site)
+        self._drop(before)
 
     def lacks(self, site: str) -> Told | None:
-        """What a site has to be told first; None if it has accepted everything."""
+        """What a site has to be told first; None if it has accepted everything, or is lost."""
         return self._waiting[site][0] if self._waiting[site] else None
 
     @property
@@ -127,9 +143,13 @@ class MissedSums:
         for told in frames:
             before.append(told)
             self._last, self._came_to = told, {}
-            for waiting in self._waiting.values():
+            for name, waiting in self._waiting.items():
                 waiting.append(told)
-                del waiting[:-MAX_MISSED]
+                if len(waiting) > MAX_MISSED:
+                    # Without the first it can follow none of the others.
+                    self._lost.add(name)
+                if name in self._lost:
+                    waiting.clear()
         self._drop(before)
 
     def _told(self) -> list[Told]:

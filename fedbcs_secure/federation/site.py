@@ -16,6 +16,13 @@ from fedbcs_protocols.ring import Words
 from fedbcs_protocols.secagg import Guard, MarkKeeper
 from fedbcs_protocols.secagg.outcome import SUM_SEQUENCE
 from fedbcs_protocols.wire import Frame, Kind, Limits, decode, expect_sequence, open_frame, seal
+from fedbcs_secure.federation.checkpoint import (
+    CHECKPOINT_SEQUENCE,
+    RESTORE_SEQUENCE,
+    SEALED_SEQUENCE,
+    Checkpoint,
+    seal_state,
+)
 from fedbcs_secure.federation.combine import next_state
 from fedbcs_secure.federation.protect import encode
 from fedbcs_secure.federation.release import form_update
@@ -114,6 +121,10 @@ class SiteRunner:
                 return self._finish(data)
             case Kind.PRESENT | Kind.DEALT | Kind.JOIN | Kind.HELP | Kind.ADMITTED:
                 return self._key_stage(frame, data)
+            case Kind.CHECKPOINT:
+                return self._seal_state(data)
+            case Kind.RESTORE:
+                return self._restore(data)
             case _:
                 return self._sum.stage(frame.kind, data, self.state, self._ready())
 
@@ -128,6 +139,8 @@ class SiteRunner:
                 Kind.JOIN: 0,
                 Kind.HELP: ready_limit(sites),
                 Kind.ADMITTED: admitted_limit(sites),
+                Kind.CHECKPOINT: 0,
+                Kind.RESTORE: Checkpoint.limit(sites, self.state),
             }
         return limits
 
@@ -183,11 +196,40 @@ class SiteRunner:
             case Kind.DEALT:
                 return self._keys.take(data, control)
             case Kind.JOIN:
-                return self._keys.join(data, control)
+                return self._keys.join(data)
             case Kind.HELP:
                 return self._keys.help(data, control)
             case _:
-                return self._keys.admit(data, control)
+                return self._keys.admit(data)
+
+    def _seal_state(self, data: bytes) -> bytes:
+        """RO-6.2: this site's state, for one that lost its own; the combiner cannot read it."""
+        if self._keys is None:
+            raise LocalError("this study has no key of the group's")
+        self._receive(data, Kind.CHECKPOINT, CONTROL, CHECKPOINT_SEQUENCE)
+        control = self._parties.binding(self.state, CONTROL)
+        body = seal_state(self.state, self._keys.ring, control, self.name)
+        frame = Frame(Kind.SEALED_STATE, control, self.name, SEALED_SEQUENCE, body)
+        return seal(frame, self._identity)
+
+    def _restore(self, data: bytes) -> bytes:
+        """RO-6.4: go on from the state that the others are at."""
+        if self._keys is None:
+            raise LocalError("this study has no key of the group's")
+        parties, sites = self._parties, len(self._parties.roster)
+        limits = {Kind.RESTORE: Checkpoint.limit(sites, self.state)}
+        # Which state it is, the combiner says; the sites' signatures confirm it.
+        control = replace(
+            decode(data, limits).binding, study_digest=parties.digest, attempt=0, phase=CONTROL
+        )
+        frame = open_frame(data, roster={COMBINER: parties.combiner}, expect=control, limits=limits)
+        expect_sequence(frame, RESTORE_SEQUENCE)
+        checkpoint = Checkpoint.decode(frame.body, sites=sites)
+        self.state = checkpoint.open(parties.group, self._keys.ring, control, self.state)
+        self._vector = None
+        self._sum.forget()
+        restored = Frame(Kind.ACCEPTED, control, self.name, RESTORE_SEQUENCE, self.state.digest)
+        return seal(restored, self._identity)
 
     def _open(self, data: bytes) -> bytes:
         # RO-2.2: which attempt it is, the combiner says; what the site keeps sees to it that it

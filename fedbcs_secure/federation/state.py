@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -59,18 +60,40 @@ class GlobalState:
 
     @cached_property
     def digest(self) -> bytes:
-        """SHA-256 of a canonical encoding (little-endian float32, lengths before contents)."""
-        digest = hashlib.sha256(_DOMAIN + struct.pack("<Q", self.round))
-        for array in (self.weights, self.velocity):
-            digest.update(struct.pack("<Q", array.size))
-            digest.update(np.ascontiguousarray(array, "<f4").data)
-        digest.update(struct.pack("<Q", len(self.prototypes)))
-        for item in self.prototypes:
-            digest.update(struct.pack("<4Q", item.view, item.label, *item.rows.shape))
-            digest.update(np.ascontiguousarray(item.rows, "<f4").data)
-        digest.update(struct.pack("<Q", len(self.exponents)))
-        digest.update(np.asarray(self.exponents, "<i4").data)
+        """SHA-256 of the canonical encoding."""
+        digest = hashlib.sha256(_DOMAIN)
+        for piece in self._pieces():
+            digest.update(piece)
         return digest.digest()
+
+    def encode(self) -> bytes:
+        """The canonical encoding: little-endian float32, lengths before contents (RO-4.4)."""
+        return b"".join(self._pieces())
+
+    def _pieces(self) -> Iterator[bytes | memoryview]:
+        yield struct.pack("<Q", self.round)
+        for array in (self.weights, self.velocity):
+            yield struct.pack("<Q", array.size)
+            yield np.ascontiguousarray(array, "<f4").data
+        yield struct.pack("<Q", len(self.prototypes))
+        for item in self.prototypes:
+            yield struct.pack("<4Q", item.view, item.label, *item.rows.shape)
+            yield np.ascontiguousarray(item.rows, "<f4").data
+        yield struct.pack("<Q", len(self.exponents))
+        yield np.asarray(self.exponents, "<i4").data
+
+    @classmethod
+    def decode(cls, data: bytes, *, digest: bytes) -> GlobalState:
+        """The state that ``data`` is the canonical encoding of, if that has this ``digest``.
+
+        Raises ValueError otherwise; nothing is read before the digest was compared.
+        """
+        if hashlib.sha256(_DOMAIN + data).digest() != digest:
+            raise ValueError("these bytes are not those of the state with this digest")
+        state = _Reader(data).state()
+        if state.digest != digest:
+            raise ValueError("these bytes are no state in its canonical form")
+        return state
 
     def prototype_rows(self, views: int = 2) -> tuple[dict[int, NDArray[np.float32]], ...]:
         """For each view, class -> (n, 3d): the form that training takes."""
@@ -78,6 +101,40 @@ class GlobalState:
         for item in self.prototypes:
             out[item.view][item.label] = item.rows
         return out
+
+
+class _Reader:
+    """Takes the canonical encoding apart."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = memoryview(data)
+        self._at = 0
+
+    def state(self) -> GlobalState:
+        round_ = self._number()
+        weights, velocity = self._floats(self._number()), self._floats(self._number())
+        prototypes = []
+        for _ in range(self._number()):
+            view, label, rows, columns = (self._number() for _ in range(4))
+            flat = self._floats(rows * columns)
+            prototypes.append(ClassPrototypes(view, label, flat.reshape(rows, columns)))
+        exponents = np.frombuffer(self._take(4 * self._number()), "<i4")
+        return GlobalState(
+            round_, weights, velocity, tuple(prototypes), tuple(int(e) for e in exponents)
+        )
+
+    def _number(self) -> int:
+        return int.from_bytes(self._take(8), "little")
+
+    def _floats(self, count: int) -> NDArray[np.float32]:
+        return np.frombuffer(self._take(4 * count), "<f4").astype(np.float32)
+
+    def _take(self, size: int) -> memoryview:
+        if size > len(self._data) - self._at:
+            raise ValueError("these bytes are no state: they end early")
+        piece = self._data[self._at : self._at + size]
+        self._at += size
+        return piece
 
 
 def save_state(state: GlobalState, path: Path, *, study: bytes) -> None:

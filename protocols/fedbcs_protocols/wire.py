@@ -72,6 +72,9 @@ class Kind(IntEnum):
     ADMITTED = 25
     ENCRYPTED = 26
     AGGREGATE = 27
+    CHECKPOINT = 28
+    SEALED_STATE = 29
+    RESTORE = 30
 
 
 Limits = Mapping[Kind, int]

@@ -83,8 +83,7 @@ class KeyStage:
 
     def present_frame(self) -> bytes:
         """The signed list of *ready* frames, for the dealer (GK-3.1)."""
-        frames = [self._ready.get(place) for place in range(self._group.sites)]
-        self._present = encode_frames(frames)
+        self._present = self.present
         return self._seal(Kind.PRESENT, self._binding, 0, self._present)
 
     def dealt(self, data: Buffer) -> None:
@@ -101,6 +100,11 @@ class KeyStage:
         """The deal for all others, with the list that it is over (GK-3.1)."""
         body = Dealt(self._present, self._deal_frame).encode()
         return self._seal(Kind.DEALT, self._binding, 1, body)
+
+    @property
+    def present(self) -> bytes:
+        """The list of *ready* frames."""
+        return encode_frames([self._ready.get(place) for place in range(self._group.sites)])
 
     @property
     def waiting(self) -> tuple[str, ...]:

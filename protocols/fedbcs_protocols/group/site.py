@@ -66,6 +66,7 @@ class SiteKeys:
         self._study = study_digest
         self._keeper = keeper
         self._exchange: X25519PrivateKey | None = None
+        self._joining: Binding | None = None
         self._ready = b""
 
     @property
@@ -153,12 +154,16 @@ class SiteKeys:
         body = Taken(secret.epoch, secret.key_id).encode()
         return self._seal(Kind.TAKEN, binding, 1, body)
 
-    def join(self, data: Buffer, control: Binding) -> bytes:
-        """The signed *joining* frame of a site that was away (GK-4.1); ``control`` is its own."""
-        binding = _group_binding(control)
+    def join(self, data: Buffer) -> bytes:
+        """The signed *joining* frame of a site that was away (GK-4.1).
+
+        The state that the frame names is the combiner's word; nothing but a fresh key follows.
+        """
+        named = decode(data, {Kind.JOIN: 0}).binding
+        binding = _group_binding(replace(named, study_digest=self._study))
         self._open(data, Kind.JOIN, binding, 2, 0)
-        self._exchange = X25519PrivateKey.generate()
-        standing = self.ring.standing(public_bytes(self._exchange), control.round)
+        self._exchange, self._joining = X25519PrivateKey.generate(), binding
+        standing = self.ring.standing(public_bytes(self._exchange), binding.round)
         return self._seal(Kind.JOINING, binding, 2, standing.encode(self._group.sites))
 
     def help(self, data: Buffer, control: Binding) -> bytes:
@@ -195,9 +200,11 @@ class SiteKeys:
         sealed = envelope.seal(exchange, encode_gift(ring.epoch, ring.secrets, group.sites))
         return self._seal(Kind.HELPED, binding, 3, envelope.keys[0] + sealed)
 
-    def admit(self, data: Buffer, control: Binding) -> bytes:
+    def admit(self, data: Buffer) -> bytes:
         """The signed *taken* frame of a site that was away, after *admitted* (GK-4.4)."""
-        group, binding = self._group, _group_binding(control)
+        group, binding = self._group, self._joining
+        if binding is None:
+            raise UnexpectedFrame(COMBINER, "keys for a site that did not ask for any")
         longest = helped_length(group.sites)
         frame = self._open(data, Kind.ADMITTED, binding, 4, admitted_limit(group.sites))
         expect = decode(frame.body, {Kind.HELPED: longest}).binding
@@ -223,7 +230,7 @@ class SiteKeys:
         epoch, secrets = decode_gift(plain, group.sites, sender=inner.sender)
         ring = self.ring.joining(secrets, epoch)
         self.keep(ring)
-        self._exchange = None
+        self._exchange, self._joining = None, None
         current = ring.current
         taken = Taken(epoch, current.key_id if current else bytes(32))
         return self._seal(Kind.TAKEN, binding, 4, taken.encode())
