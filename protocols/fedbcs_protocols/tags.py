@@ -53,9 +53,9 @@ def tags_of(count: int, chunk: int = CHUNK) -> int:
     return -(-count // chunk)
 
 
-def tagged_count(count: int, bits: int) -> int:
+def tagged_count(count: int, bits: int, chunk: int = CHUNK) -> int:
     """Length of a vector of ``count`` values with its tags behind it."""
-    return count + tags_of(count) * limbs_of(bits)
+    return count + tags_of(count, chunk) * limbs_of(bits)
 
 
 class Tagger:
@@ -116,6 +116,8 @@ class Tagger:
 
         Raises :class:`BadTag`.
         """
+        if limbs.size % limbs_of(self.bits):
+            raise LocalError(f"{limbs.size} limbs are no tags of {limbs_of(self.bits)} limbs each")
         expected = self.tags(values)
         for site in sites:
             expected = _add(expected, self.pads(site, expected.size))
@@ -129,7 +131,7 @@ class Tagger:
 
     def opened(self, total: Words, count: int, sites: Iterable[str]) -> Words:
         """The sum of the values in a sum of :meth:`tagged` vectors, after :meth:`check`."""
-        if total.size != tagged_count(count, self.bits):
+        if total.size != tagged_count(count, self.bits, self.chunk):
             raise LocalError(f"a tagged sum of {total.size} values for a vector of {count}")
         self.check(total[:count], total[count:], sites)
         return total[:count]

@@ -9,8 +9,10 @@ import json
 from pathlib import Path
 
 import known_frames
+import known_group
 import known_numbers
 import known_sums
+import known_tags
 
 HERE = Path(__file__).resolve().parent
 
@@ -21,6 +23,8 @@ FILES = {
     "shamir.json": known_numbers.shamir,
     "secagg.json": known_sums.sums,
     "frames.json": known_frames.frames,
+    "tags.json": known_tags.tags,
+    "group.json": known_group.stages,
 }
 
 

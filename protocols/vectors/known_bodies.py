@@ -166,11 +166,12 @@ def _vector(kind: Kind, sender: str) -> Body:
 
 
 def _certificate() -> Body:
-    digest, sets = fixed_bytes("key list"), places(0, 1, 3, 5, 11) + places(0, 1, 3, 5)
+    names = fixed_bytes("key list") + fixed_bytes("name of a group key")
+    sets = places(0, 1, 3, 5, 11) + places(0, 1, 3, 5)
     signed = fixed_bytes("signature") * 6
-    good = digest + sets + places(0, 1, 5) + signed
+    good = names + sets + places(0, 1, 5) + signed
     beyond = [
-        digest + b"".join(sets_) + signed
+        names + b"".join(sets_) + signed
         for sets_ in (
             (places(0, 1, 12), places(0, 1, 3, 5), places(0, 1, 5)),
             (places(0, 1, 3, 5), places(0, 1, 15), places(0, 1, 5)),
@@ -180,13 +181,15 @@ def _certificate() -> Body:
     return Body(
         Kind.CERTIFICATE,
         COMBINER,
-        32 + 3 * 2 + SITES * 64,
+        64 + 3 * 2 + SITES * 64,
         good,
         (
             ("an empty body", BAD, b""),
             ("cut inside the digest", BAD, good[:31]),
-            ("cut inside the sets", BAD, good[:37]),
-            ("sets without signatures", BAD, good[:38]),
+            ("cut inside the key's name", BAD, good[:63]),
+            ("no key's name", BAD, good[:32] + good[64:]),
+            ("cut inside the sets", BAD, good[:69]),
+            ("sets without signatures", BAD, good[:70]),
             ("a bit beyond the roster among the sharers", BAD, beyond[0]),
             ("a bit beyond the roster among the survivors", BAD, beyond[1]),
             ("a bit beyond the roster among the signers", BAD, beyond[2]),

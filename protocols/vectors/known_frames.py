@@ -1,6 +1,7 @@
 """Good and hostile frames. What each must raise is written here by hand, not observed.
 
-First headers, for one reader; then the bodies of ``known_bodies.py``, each for its kind's reader.
+First headers, for one reader; then the bodies of ``known_bodies.py`` and ``known_group_bodies.py``,
+each for its kind's reader.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from known_bodies import (
     bodies,
     sealed,
 )
+from known_group_bodies import group_bodies
 from known_values import BINDING, Json, binding_json, fixed_bytes
 
 from fedbcs_protocols.binding import COMBINER, Binding
@@ -58,7 +60,7 @@ def _headers() -> Cases:
     yield "another magic", BAD, edited(0, 0x66)
     yield "version 2", BAD, edited(4, 2)
     yield "kind 0", BAD, edited(5, 0)
-    yield "kind 17", BAD, edited(5, 17)
+    yield "kind 31", BAD, edited(5, 31)
     yield "kind 200", BAD, edited(5, 200)
     yield "a name length of 0", BAD, edited(81, 0)
     yield "a name length of 33", BAD, edited(81, 33)
@@ -121,6 +123,7 @@ def frames() -> Json:
         "cases": _listed(_headers()),
         "reader": {
             "sites": SITES,
+            "round": BINDING.round,
             "drawn": DRAWN,
             "bits": BITS,
             "count": COUNT,
@@ -135,6 +138,6 @@ def frames() -> Json:
                 "limit": body.limit,
                 "cases": _listed(_of_kind(body)),
             }
-            for body in bodies()
+            for body in bodies() + group_bodies()
         ],
     }

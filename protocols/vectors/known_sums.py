@@ -11,6 +11,7 @@ from known_numbers import fixed_field
 from known_values import BINDING, Json, binding_json, fixed_bytes, fixed_words
 
 from fedbcs_protocols.binding import Binding
+from fedbcs_protocols.exchange import public_bytes
 from fedbcs_protocols.identity import Identity
 from fedbcs_protocols.secagg import (
     CombinerSession,
@@ -21,7 +22,7 @@ from fedbcs_protocols.secagg import (
     SiteSession,
     Terms,
 )
-from fedbcs_protocols.secagg.ephemeral import Ephemeral, commitment, public_bytes
+from fedbcs_protocols.secagg.ephemeral import Ephemeral, commitment
 from fedbcs_protocols.secagg.graph import Neighbourhood
 from fedbcs_protocols.secagg.keytable import KeyTable
 from fedbcs_protocols.secagg.masking import pair_mask, self_mask
@@ -33,6 +34,7 @@ from fedbcs_protocols.sitesets import encode_set
 NAMES = ("aachen", "bern", "cork", "delft")
 TERMS = Terms(sites=4, threshold=3, colluders=1)
 BITS, COUNT = 18, 40
+NO_KEY, KEY_ID = bytes(32), fixed_bytes("name of a group key")
 STAGES = ("advertise", "shares", "masked_input", "consistency", "unmask")
 IDENTITIES = {name: Identity.from_secret_bytes(fixed_bytes(name)) for name in NAMES}
 BOSS = Identity.from_secret_bytes(fixed_bytes("combiner"))
@@ -110,10 +112,10 @@ def sums() -> Json:
         "combiner_secret": fixed_bytes("combiner").hex(),
         "identity_secrets": {name: fixed_bytes(name).hex() for name in NAMES},
         "runs": [
-            _run("nobody leaves", 1, {}),
-            _run("cork leaves before masked input", 2, {"cork": "masked_input"}),
-            _run("bern does not advertise", 3, {"bern": "advertise"}),
-            _run("delft leaves before consistency", 4, {"delft": "consistency"}),
+            _run("nobody leaves", 1, {}, NO_KEY),
+            _run("cork leaves before masked input", 2, {"cork": "masked_input"}, KEY_ID),
+            _run("bern does not advertise", 3, {"bern": "advertise"}, KEY_ID),
+            _run("delft leaves before consistency", 4, {"delft": "consistency"}, NO_KEY),
         ],
         "graphs": _graphs(),
         "sets": [
@@ -130,10 +132,10 @@ def sums() -> Json:
     }
 
 
-def _run(what: str, attempt: int, leaves: dict[str, str]) -> Json:
+def _run(what: str, attempt: int, leaves: dict[str, str], key_id: bytes) -> Json:
     binding = replace(BINDING, attempt=attempt)
     roster = {name: identity.public for name, identity in IDENTITIES.items()}
-    setting = Setting(roster, BOSS.public, binding, TERMS, BITS, COUNT)
+    setting = Setting(roster, BOSS.public, binding, TERMS, BITS, COUNT, key_id)
     parties = {name: Party(name, f"{name} {attempt}", setting) for name in NAMES}
     combiner = CombinerSession(setting, identity=BOSS, journal=NoJournal())
     requests: list[dict[str, bytes]] = []
@@ -151,6 +153,7 @@ def _run(what: str, attempt: int, leaves: dict[str, str]) -> Json:
     return {
         "what": what,
         "binding": binding_json(binding),
+        "key_id": key_id.hex(),
         "leaves": leaves,
         "sites": [_site(party, binding) for party in parties.values()],
         "key_list": next(iter(key_lists.values())).hex(),

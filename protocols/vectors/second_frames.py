@@ -15,6 +15,9 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from second_implementation import Binding, binding_bytes, members, shared, unpack
 
+KINDS = 30
+"""Kinds of frames that there are (WI-1.1)."""
+
 
 def signed_part(kind: int, binding: Binding, sender: str, sequence: int, body: bytes) -> bytes:
     """The head of a frame."""
@@ -57,7 +60,7 @@ def open_frame(
         and all(c.isalnum() or c in "_.-" for c in name)
         and name.isascii()
     )
-    known = data[:5] == b"FBCS\x01" and 1 <= data[5] <= 16
+    known = data[:5] == b"FBCS\x01" and 1 <= data[5] <= KINDS
     if len(data) != body_at + body_length + 64 or not proper or not known:
         return "MalformedFrame"
     if data[5] != kind:
@@ -81,6 +84,8 @@ def body_outcome(kind: str, body: bytes, reader: Mapping[str, Any]) -> str:
     """``ok`` for a body of its kind for this reader, or the name of the error."""
     if kind == "ADVERTISE" and len(body) >= 64 and any(map(_is_dull, (body[:32], body[32:64]))):
         return "BadKey"
+    if kind == "JOINING":
+        return standing_outcome(body, reader["sites"], reader["round"])
     if is_good_body(kind, body, reader):
         return "ok"
     return "Inconsistent" if kind == "CONSISTENCY" else "MalformedFrame"
@@ -108,7 +113,7 @@ def is_good_body(kind: str, body: bytes, reader: Mapping[str, Any]) -> bool:
             canonical = all(int.from_bytes(key, "little") < 2**255 - 19 for key in keys)
             return canonical and drawn is not None and len(drawn) == reader["drawn"]
         case "KEY_LIST":
-            return _is_key_list(body, sites, longest=182 + 96 + width)
+            return is_frame_list(body, sites, longest=182 + 96 + width)
         case "MASKED_INPUT":
             head = struct.pack(">IHH", reader["count"], reader["bits"], sites)
             return body[:8] == head and bool(unpack(body[8:], reader["count"], reader["bits"]))
@@ -127,11 +132,42 @@ def is_good_body(kind: str, body: bytes, reader: Mapping[str, Any]) -> bool:
             return _certificate_end(body, sites) == len(body)
         case "UNMASK":
             return len(body) == 33 * reader["pieces"]
+        case "PRESENT":
+            return is_frame_list(body, sites, longest=182 + 75 + width)
+        case "DEAL":
+            to = members(body[36 : 36 + width], sites)
+            return bool(to) and len(body) == 36 + width + 48 * (len(to) - 1)
+        case "DEALT":
+            length = int.from_bytes(body[:4], "big")
+            return len(body) >= 4 and length <= min(
+                len(body) - 4, 2 + sites * (4 + 182 + 75 + width)
+            )
+        case "TAKEN":
+            return len(body) == 36
         case _:
             return True
 
 
-def _is_key_list(body: bytes, sites: int, longest: int) -> bool:
+def standing_outcome(body: bytes, sites: int, round_: int) -> str:
+    """GK-2.1, GK-2.2, GK-2.3"""
+    if len(body) != 75 + (sites + 7) // 8:
+        return "MalformedFrame"
+    status, epoch, began = struct.unpack(">BII", body[:9])
+    name, exchange, to = body[11:43], body[43:75], members(body[75:], sites)
+    fits = {
+        0: epoch == 0 and not any(name) and to == [],
+        1: epoch > 0 and any(name) and bool(to),
+        2: epoch > 0 and not any(name) and to == [],
+    }
+    in_time = epoch <= 1024 * (round_ + 1) and began <= round_
+    canonical = int.from_bytes(exchange, "little") < 2**255 - 19
+    if not fits.get(status) or not in_time or not canonical:
+        return "MalformedFrame"
+    return "BadKey" if _is_dull(exchange) else "ok"
+
+
+def is_frame_list(body: bytes, sites: int, longest: int) -> bool:
+    """SA-2.1, GK-3.1"""
     rest = body[2:]
     for _ in range(sites):
         length = int.from_bytes(rest[:4], "big")
@@ -143,8 +179,8 @@ def _is_key_list(body: bytes, sites: int, longest: int) -> bool:
 
 def _certificate_end(body: bytes, sites: int) -> int | None:
     width = (sites + 7) // 8
-    sets = [members(body[at : at + width], sites) for at in range(32, 32 + 3 * width, width)]
+    sets = [members(body[at : at + width], sites) for at in range(64, 64 + 3 * width, width)]
     if sets[0] is None or sets[1] is None or sets[2] is None:
         return None
-    end = 32 + 3 * width + 64 * len(sets[2])
+    end = 64 + 3 * width + 64 * len(sets[2])
     return end if len(body) >= end else None

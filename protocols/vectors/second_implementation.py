@@ -207,9 +207,14 @@ def masked(vector: Sequence[int], masks: Iterable[tuple[bytes, int]], bits: int)
 
 
 def transcript(
-    binding: Binding, digest: bytes, sharers: Iterable[int], survivors: Iterable[int], sites: int
+    binding: Binding,
+    digest: bytes,
+    sharers: Iterable[int],
+    survivors: Iterable[int],
+    sites: int,
+    key_id: bytes,
 ) -> bytes:
     """SA-5.3"""
     sets = site_set(sharers, sites), site_set(survivors, sites)
-    items = ["secagg transcript", 1, binding_bytes(binding), digest, *sets]
+    items = ["secagg transcript", 1, binding_bytes(binding), digest, *sets, key_id]
     return hashlib.sha256(fields(items)).digest()

@@ -15,6 +15,9 @@ from known_answers import as_binding, load
 
 from fedbcs_protocols import errors
 from fedbcs_protocols.binding import COMBINER
+from fedbcs_protocols.framelist import decode_frames
+from fedbcs_protocols.group import Standing
+from fedbcs_protocols.group.messages import Deal, Dealt, Taken, ready_limit
 from fedbcs_protocols.identity import PublicIdentity
 from fedbcs_protocols.messages import MaskedInput, SumBroadcast, VectorShape
 from fedbcs_protocols.secagg.graph import Neighbourhood
@@ -58,6 +61,17 @@ def read_body(kind: Kind, body: Any, sender: str) -> None:
         case Kind.SHARES | Kind.UNMASK:
             size = 82 if kind is Kind.SHARES else 33
             cut(body, READER["pieces"], size, sender=sender, what="shares")
+        case Kind.PRESENT:
+            longest = ready_limit(sites)
+            decode_frames(body, sender=sender, sites=sites, longest=longest, what="list")
+        case Kind.DEAL:
+            Deal.decode(body, sender=sender, sites=sites)
+        case Kind.DEALT:
+            Dealt.decode(body, sender=sender, sites=sites)
+        case Kind.TAKEN:
+            Taken.decode(body, sender=sender)
+        case Kind.JOINING:
+            Standing.decode(body, sender=sender, sites=sites, round=READER["round"])
         case Kind.DELIVERY:
             Delivery.decode(body, sender=sender, sites=sites)
         case Kind.SURVIVORS:
@@ -102,4 +116,4 @@ def test_every_kind_has_its_frames() -> None:
     assert {kind["kind"]: kind["name"] for kind in FRAMES["kinds"]} == {
         int(kind): kind.name for kind in Kind
     }
-    assert sorted(kind["kind"] for kind in FRAMES["kinds"]) == list(range(1, 17))
+    assert sorted(kind["kind"] for kind in FRAMES["kinds"]) == list(range(1, 31))

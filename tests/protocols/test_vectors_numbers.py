@@ -25,7 +25,16 @@ from fedbcs_protocols.binding import encode_fields
 from fedbcs_protocols.identity import PublicIdentity
 from fedbcs_protocols.secagg.shamir import _split_with, combine
 
-FILES = ("derive.json", "ring.json", "codec.json", "shamir.json", "secagg.json", "frames.json")
+FILES = (
+    "derive.json",
+    "ring.json",
+    "codec.json",
+    "shamir.json",
+    "secagg.json",
+    "frames.json",
+    "tags.json",
+    "group.json",
+)
 
 
 def fixed_words(label: str, count: int, bits: int) -> list[int]:

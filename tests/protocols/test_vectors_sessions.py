@@ -40,6 +40,7 @@ def test_a_whole_sum_by_the_package(run: dict[str, Any]) -> None:
         Terms(**SUMS["terms"]),
         BITS,
         COUNT,
+        bytes.fromhex(run["key_id"]),
     )
     verified = frozenset(identity.public.fingerprint for identity in identities.values())
     combiner = CombinerSession(setting, identity=boss, journal=NoJournal())
@@ -99,3 +100,4 @@ def test_a_whole_sum_by_the_package(run: dict[str, Any]) -> None:
     assert outcome.total.tolist() == run["sum"]
     assert outcome.survivors == tuple(NAMES[place] for place in told.sent["masked_input"])
     assert outcome.transcript.hex() == run["transcript"]
+    assert outcome.key_id.hex() == run["key_id"]

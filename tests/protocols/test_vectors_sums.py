@@ -96,14 +96,15 @@ def test_masks_and_signatures_by_the_second_implementation(run: dict[str, Any]) 
     sets = [second.site_set(places, N) for places in (sharers, survivors, told.sent["consistency"])]
     assert told.from_combiner(13, 2, sets[1]) == run["survivors"]
     digest = bytes.fromhex(run["key_list_digest"])
-    seen = second.transcript(told.binding, digest, sharers, survivors, N)
+    key_id = bytes.fromhex(run["key_id"])
+    seen = second.transcript(told.binding, digest, sharers, survivors, N, key_id)
     assert seen.hex() == run["transcript"]
     signatures = b""
     for place in told.sent["consistency"]:
         frame = told.from_site(place, 14, 3, seen)
         assert frame == told.frame(place, "consistency")
         signatures += frame[-64:]
-    certificate = b"".join((digest, *sets, signatures))
+    certificate = b"".join((digest, key_id, *sets, signatures))
     assert told.from_combiner(15, 3, certificate) == run["certificate"]
     packed = struct.pack(">IHH", COUNT, BITS, N) + second.pack(run["sum"], BITS)
     assert told.from_combiner(4, 4, certificate + packed) == run["sum_frame"]

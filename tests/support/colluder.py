@@ -7,11 +7,12 @@ from functools import lru_cache
 from typing import Any
 
 from fedbcs_protocols.binding import COMBINER
+from fedbcs_protocols.exchange import public_bytes
 from fedbcs_protocols.identity import Identity
 from fedbcs_protocols.messages import MaskedInput
 from fedbcs_protocols.ring import Words, pack_blocks
 from fedbcs_protocols.secagg import Setting
-from fedbcs_protocols.secagg.ephemeral import Ephemeral, commitment, public_bytes
+from fedbcs_protocols.secagg.ephemeral import Ephemeral, commitment
 from fedbcs_protocols.secagg.graph import draw
 from fedbcs_protocols.secagg.keytable import KeyTable
 from fedbcs_protocols.secagg.masking import masked_blocks, pair_mask, self_mask

@@ -253,6 +253,7 @@ class HostileCombiner:
         self,
         *,
         key_list: bytes | None = None,
+        key_id: bytes | None = None,
         sharers: Iterable[str] | None = None,
         survivors: Iterable[str] | None = None,
         signatures: Mapping[str, bytes] | None = None,
@@ -262,6 +263,7 @@ class HostileCombiner:
         signed = self.signatures() if signatures is None else signatures
         body = Certificate(
             self.table(self.victim).digest if key_list is None else key_list,
+            self.setting.key_id if key_id is None else key_id,
             self.places(self.came["share"] if sharers is None else sharers),
             self.places(self.came["masked_input"] if survivors is None else survivors),
             {self.place(name): signature for name, signature in signed.items()},

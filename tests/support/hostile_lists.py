@@ -220,7 +220,7 @@ def _certificates() -> Iterator[Attack]:
 
     def more_bits(s: HostileCombiner) -> bytes:
         body = bytearray(decode(s.certificate(), ANY).body)
-        body[34] |= 0x40
+        body[66] |= 0x40
         return s.forge(Kind.CERTIFICATE, 3, bytes(body))
 
     def bytes_after_the_end(s: HostileCombiner) -> bytes:
@@ -289,6 +289,14 @@ def _certificates() -> Iterator[Attack]:
         "SA-6.2",
         at,
         lambda s: s.certificate(key_list=bytes(32)),
+        "Inconsistent",
+        VICTIM,
+    )
+    yield Attack(
+        "another key's name",
+        "SA-6.2",
+        at,
+        lambda s: s.certificate(key_id=b"k" * 32),
         "Inconsistent",
         VICTIM,
     )

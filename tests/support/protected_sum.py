@@ -41,6 +41,7 @@ class Cast:
     terms: Terms
     bits: int = 20
     count: int = 70
+    key_id: bytes = bytes(32)
     marks: dict[str, MemoryMarks] = field(default_factory=dict)
 
     @property
@@ -50,7 +51,13 @@ class Cast:
     @property
     def setting(self) -> Setting:
         return Setting(
-            self.roster, self.combiner.public, self.binding, self.terms, self.bits, self.count
+            self.roster,
+            self.combiner.public,
+            self.binding,
+            self.terms,
+            self.bits,
+            self.count,
+            self.key_id,
         )
 
     @property

@@ -10,8 +10,9 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hostile_combiner import HostileCombiner, Vector
 
 from fedbcs_protocols.errors import PeerError
+from fedbcs_protocols.exchange import public_bytes
 from fedbcs_protocols.ring import modulus_mask, unpack
-from fedbcs_protocols.secagg.ephemeral import commitment, public_bytes
+from fedbcs_protocols.secagg.ephemeral import commitment
 from fedbcs_protocols.secagg.masking import Mask, Masker, pair_mask, self_mask
 from fedbcs_protocols.secagg.shamir import SHARE_BYTES
 from fedbcs_protocols.secagg.sharing import SharePair

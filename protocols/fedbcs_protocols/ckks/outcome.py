@@ -81,6 +81,7 @@ def open_sum(
         keys.burn(agreement.key_id)
         raise
     members = sorted(agreement.announced.members)
+    keys.keep(replace(keys.ring, survivors=agreement.announced.members))
     return Outcome(
         survivors=tuple(setting.names[place] for place in members),
         total=total,

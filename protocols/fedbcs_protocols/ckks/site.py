@@ -126,7 +126,9 @@ class CkksSession:
                 f"an aggregate of {len(members)} sites, the threshold is {setting.terms.threshold}",
             )
         names = [setting.names[place] for place in members]
-        self._guard.allow(names, setting.roster, self._name, None)
+        last = self._keys.ring.survivors
+        previous = frozenset(setting.names[place] for place in last) if last else None
+        self._guard.allow(names, setting.roster, self._name, previous)
 
     def _seal(self, kind: Kind, sequence: int, body: bytes | bytearray) -> bytes:
         return seal(Frame(kind, self._setting.binding, self._name, sequence, body), self._identity)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fedbcs_protocols.binding import COMBINER, Binding
-from fedbcs_protocols.errors import Inconsistent, LocalError, TooFewSites, UnexpectedFrame
+from fedbcs_protocols.errors import BadKey, Inconsistent, LocalError, TooFewSites, UnexpectedFrame
 from fedbcs_protocols.framelist import encode_frames
 from fedbcs_protocols.group.messages import Deal, Dealt, Taken, helped_length
 from fedbcs_protocols.group.setting import GROUP_PHASE, Group
@@ -24,7 +24,7 @@ class KeyStage:
         dealt(frame)                    the dealer's frame
         dealt_frame()                   for all others in ``waiting``
         taken(site, frame)              each one's answer
-        holders, key_id, epoch          who can take part in a sum, under which key
+        holders, key_id, attempt        who can take part in a sum, under which key
 
     Frames that do not fit raise a :class:`PeerError` naming their sender and change nothing.
     """
@@ -51,7 +51,7 @@ class KeyStage:
             raise UnexpectedFrame(site, "its ready frame comes twice, or too late")
         # GK-2.3: the second of two equal keys is its sender's fault alone.
         if any(s.exchange == standing.exchange for s in self._standings.values()):
-            raise Inconsistent(site, "its exchange key is another site's")
+            raise BadKey(site, "its exchange key is another site's")
         self._ready[place], self._standings[place] = bytes(data), standing
 
     def without(self, site: str) -> None:
@@ -115,6 +115,9 @@ class KeyStage:
         """Take a site's answer."""
         frame = self._open(data, site, Kind.TAKEN, 1, Taken.LENGTH)
         taken = Taken.decode(frame.body, sender=site)
+        # GK-3.7
+        if site not in self.sites:
+            raise UnexpectedFrame(site, "it takes a key in a stage that it is not in")
         if self._deal is None or (taken.epoch, taken.key_id) != (self._deal.epoch, self.key_id):
             raise Inconsistent(site, "it took another key than was dealt")
         self._holders.add(self._group.names.index(site))

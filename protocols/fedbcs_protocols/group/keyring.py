@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from fedbcs_protocols.binding import Binding
-from fedbcs_protocols.errors import LocalError, Refused
-from fedbcs_protocols.group.secret import NO_KEY, SECRET_BYTES, GroupSecret
+from fedbcs_protocols.errors import LocalError, MalformedFrame, Refused
+from fedbcs_protocols.group.secret import KEY_ID_BYTES, NO_KEY, SECRET_BYTES, GroupSecret
 from fedbcs_protocols.group.standing import Standing, Status
 from fedbcs_protocols.secagg.marks import MAX_ATTEMPTS
 from fedbcs_protocols.sitesets import decode_set, encode_set, set_bytes
@@ -21,7 +21,7 @@ MAX_REFUSALS = 3
 
 _MAGIC = b"FBKR"
 _VERSION = 1
-_HEAD = struct.Struct(">4sB32sHIBBIHIH32sB")
+_HEAD = struct.Struct(">4sB32sHIBBIHIH32sBB")
 _SECRET = struct.Struct(f">II{SECRET_BYTES}s")
 _DIGEST_BYTES = 32
 _NEVER = (0, 0)
@@ -34,7 +34,8 @@ class KeyRing:
     ``epoch`` is the last that the site knows of, ``burned`` whether that one is given up;
     ``secrets`` ascend by epoch. ``uploaded`` and ``opened`` are (round, attempt + 1) of the last
     encrypted upload and of the last aggregate that was decrypted, whose transcript is ``read``.
-    ``refusals`` counts refused sums since a person last looked.
+    ``refusals`` counts refused sums since a person last looked; ``given_up`` are the names of the
+    last keys that ended so, ``survivors`` the places of the sites in the last sum under ``ckks``.
     """
 
     study_digest: bytes
@@ -46,6 +47,8 @@ class KeyRing:
     opened: tuple[int, int] = _NEVER
     read: bytes = bytes(_DIGEST_BYTES)
     refusals: int = 0
+    given_up: tuple[bytes, ...] = ()
+    survivors: frozenset[int] = frozenset()
 
     @property
     def current(self) -> GroupSecret | None:
@@ -64,7 +67,8 @@ class KeyRing:
         if status is Status.NONE and self.epoch:
             # It knows of an epoch whose key it lost: nobody should go on with that one.
             status = Status.BURNED
-        attempt = self.uploaded[1] if self.uploaded[0] == round else 0
+        last = max(self.uploaded, self.opened)
+        attempt = last[1] if last[0] == round else 0
         return Standing(
             status=status,
             epoch=self.epoch,
@@ -88,6 +92,8 @@ class KeyRing:
             )
         if current and secret.epoch == current.epoch and secret.secret != current.secret:
             raise Refused(f"epoch {secret.epoch} has another key here")
+        if secret.key_id in self.given_up:
+            raise Refused("this site has given that key up")
         kept = tuple(s for s in self.secrets if s.epoch < secret.epoch)
         secrets = (*kept, secret)[-MAX_HELD:]
         return replace(self, epoch=secret.epoch, burned=False, secrets=secrets)
@@ -98,21 +104,19 @@ class KeyRing:
             raise Refused(f"the keys given are of epoch {epoch}, this site is at {self.epoch}")
         mine = {s.epoch: s for s in self.secrets}
         for secret in secrets:
+            # GK-4.4
+            if secret.key_id in self.given_up:
+                continue
             held = mine.setdefault(secret.epoch, secret)
             if held.secret != secret.secret:
                 raise Refused(f"epoch {secret.epoch} has another key here")
         burned = self.burned and epoch == self.epoch
-        if burned:
-            mine.pop(epoch, None)
         ordered = tuple(mine[e] for e in sorted(mine))[-MAX_HELD:]
         return replace(self, epoch=epoch, burned=burned, secrets=ordered)
 
     def uploading(self, binding: Binding) -> KeyRing:
         """The ring to write before an upload is encrypted (GK-5.2). Raises :class:`Refused`."""
-        self.check_refusals()
-        step = (binding.round, binding.attempt + 1)
-        if binding.attempt >= MAX_ATTEMPTS:
-            raise Refused(f"more than {MAX_ATTEMPTS} attempts at round {binding.round}")
+        step = self._step(binding)
         if step <= max(self.uploaded, self.opened):
             raise Refused(
                 f"round {binding.round}, attempt {binding.attempt} is not after what this site "
@@ -125,8 +129,7 @@ class KeyRing:
 
         The same aggregate may be read again, since it says the same again.
         """
-        self.check_refusals()
-        step = (binding.round, binding.attempt + 1)
+        step = self._step(binding)
         if step < self.opened or (step == self.opened and transcript != self.read):
             raise Refused(
                 f"this site has read an aggregate of round {self.opened[0]}, attempt "
@@ -139,7 +142,13 @@ class KeyRing:
         gone = self.find(key_id)
         kept = tuple(s for s in self.secrets if s.key_id != key_id)
         burned = self.burned or (gone is not None and gone.epoch == self.epoch)
-        return replace(self, secrets=kept, burned=burned, refusals=min(self.refusals + 1, 255))
+        return replace(
+            self,
+            secrets=kept,
+            burned=burned,
+            refusals=min(self.refusals + 1, 255),
+            given_up=(*self.given_up, key_id)[-MAX_HELD:],
+        )
 
     def approved(self) -> KeyRing:
         """The ring after a person looked into the refusals and lets the site go on (GK-6.3)."""
@@ -153,13 +162,20 @@ class KeyRing:
                 "honest one does. The study stops here until a person has looked into it"
             )
 
+    def _step(self, binding: Binding) -> tuple[int, int]:
+        self.check_refusals()
+        if binding.attempt >= MAX_ATTEMPTS:
+            raise Refused(f"more than {MAX_ATTEMPTS} attempts at round {binding.round}")
+        return binding.round, binding.attempt + 1
+
     def encode(self) -> bytes:
         """The canonical bytes. They hold the secrets: for an encrypted file and nothing else."""
         head = _HEAD.pack(
             _MAGIC, _VERSION, self.study_digest, self.sites, self.epoch, self.burned,
             len(self.secrets), *self.uploaded, *self.opened, self.read, self.refusals,
+            len(self.given_up),
         )  # fmt: skip
-        parts = [head]
+        parts = [head, encode_set(self.survivors, self.sites), *self.given_up]
         for s in self.secrets:
             members = encode_set(s.members, self.sites)
             parts.append(_SECRET.pack(s.epoch, s.began, s.secret) + members)
@@ -172,17 +188,23 @@ class KeyRing:
         data, digest = data[:-_DIGEST_BYTES], data[-_DIGEST_BYTES:]
         if len(data) < _HEAD.size or hashlib.sha256(data).digest() != digest:
             raise LocalError("this is no key ring, or a damaged one")
-        magic, version, study, sites, epoch, burned, count, *rest = _HEAD.unpack_from(data)
-        if magic != _MAGIC or version != _VERSION or burned > 1 or count > MAX_HELD:
+        magic, version, study, sites, epoch, burned, count, *rest, gone = _HEAD.unpack_from(data)
+        if magic != _MAGIC or version != _VERSION or burned > 1 or max(count, gone) > MAX_HELD:
             raise LocalError(f"this is no version {_VERSION} key ring")
-        width = _SECRET.size + set_bytes(sites)
-        if len(data) != _HEAD.size + count * width:
+        width, names = _SECRET.size + set_bytes(sites), _HEAD.size + set_bytes(sites)
+        start = names + gone * KEY_ID_BYTES
+        if len(data) != start + count * width:
             raise LocalError("this is no key ring: of another length than it says")
+        given_up = tuple(data[at : at + KEY_ID_BYTES] for at in range(names, start, KEY_ID_BYTES))
         secrets = []
-        for at in range(_HEAD.size, len(data), width):
-            number, began, secret = _SECRET.unpack_from(data, at)
-            members = decode_set(data[at + _SECRET.size : at + width], sites, sender="key ring")
-            secrets.append(GroupSecret(number, began, members, secret))
+        try:
+            survivors = decode_set(data[_HEAD.size : names], sites, sender="key ring")
+            for at in range(start, len(data), width):
+                number, began, secret = _SECRET.unpack_from(data, at)
+                members = decode_set(data[at + _SECRET.size : at + width], sites, sender="key ring")
+                secrets.append(GroupSecret(number, began, members, secret))
+        except MalformedFrame as error:
+            raise LocalError(f"this is no key ring: {error.what}") from None
         numbers = [s.epoch for s in secrets]
         if numbers != sorted(set(numbers)) or any(n > epoch for n in numbers):
             raise LocalError("this is no key ring: its epochs do not rise")
@@ -190,6 +212,7 @@ class KeyRing:
         return cls(
             study, sites, epoch, bool(burned), tuple(secrets),
             (up_round, up_attempt), (open_round, open_attempt), read, refusals,
+            given_up, survivors,
         )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from fedbcs_protocols.errors import (
 )
 from fedbcs_protocols.exchange import public_bytes
 from fedbcs_protocols.framelist import decode_frames
-from fedbcs_protocols.group.keyring import KeyKeeper, KeyRing
+from fedbcs_protocols.group.keyring import MAX_HELD, KeyKeeper, KeyRing
 from fedbcs_protocols.group.messages import (
     Deal,
     Dealt,
@@ -32,7 +32,7 @@ from fedbcs_protocols.group.messages import (
 )
 from fedbcs_protocols.group.secret import GroupSecret, key_id
 from fedbcs_protocols.group.setting import GROUP_PHASE, Group
-from fedbcs_protocols.group.standing import Standing, Task
+from fedbcs_protocols.group.standing import EPOCHS_A_ROUND, Standing, Task
 from fedbcs_protocols.group.wrapping import DEAL_LABEL, GIFT_LABEL, Envelope
 from fedbcs_protocols.identity import Identity
 from fedbcs_protocols.ring import Buffer
@@ -66,7 +66,7 @@ class SiteKeys:
         self._study = study_digest
         self._keeper = keeper
         self._exchange: X25519PrivateKey | None = None
-        self._joining: Binding | None = None
+        self._joining: tuple[Binding, X25519PrivateKey] | None = None
         self._ready = b""
 
     @property
@@ -141,6 +141,8 @@ class SiteKeys:
         # GK-3.5
         if deal.epoch != task.epoch or deal.members != frozenset(standings):
             raise Inconsistent(dealer, "it dealt something else than it had to")
+        if task.dealer == self._me:
+            raise UnexpectedFrame(COMBINER, "it is this site's own deal")
         place = sorted(deal.members - {task.dealer}).index(self._me)
         envelope = self._envelope(
             deal.epoch, deal.key_id, dealt.present, binding, standings, task.dealer, self._me
@@ -162,8 +164,10 @@ class SiteKeys:
         named = decode(data, {Kind.JOIN: 0}).binding
         binding = _group_binding(replace(named, study_digest=self._study))
         self._open(data, Kind.JOIN, binding, 2, 0)
-        self._exchange, self._joining = X25519PrivateKey.generate(), binding
-        standing = self.ring.standing(public_bytes(self._exchange), binding.round)
+        # A key of its own: that of *ready* may be waited for at this moment.
+        exchange = X25519PrivateKey.generate()
+        self._joining = binding, exchange
+        standing = self.ring.standing(public_bytes(exchange), binding.round)
         return self._seal(Kind.JOINING, binding, 2, standing.encode(self._group.sites))
 
     def help(self, data: Buffer, control: Binding) -> bytes:
@@ -202,9 +206,9 @@ class SiteKeys:
 
     def admit(self, data: Buffer) -> bytes:
         """The signed *taken* frame of a site that was away, after *admitted* (GK-4.4)."""
-        group, binding = self._group, self._joining
-        if binding is None:
+        if self._joining is None:
             raise UnexpectedFrame(COMBINER, "keys for a site that did not ask for any")
+        group, (binding, exchange) = self._group, self._joining
         longest = helped_length(group.sites)
         frame = self._open(data, Kind.ADMITTED, binding, 4, admitted_limit(group.sites))
         expect = decode(frame.body, {Kind.HELPED: longest}).binding
@@ -215,7 +219,6 @@ class SiteKeys:
             limits={Kind.HELPED: longest},
         )
         expect_sequence(inner, 3)
-        exchange = self._private()
         body = bytes(inner.body)
         if len(body) != longest:
             raise BadKey(inner.sender, f"keys of {len(body)} bytes, not {longest}")
@@ -228,9 +231,12 @@ class SiteKeys:
         )
         plain = envelope.open(exchange, body[32:])
         epoch, secrets = decode_gift(plain, group.sites, sender=inner.sender)
+        # GK-2.2: one helper that lies must not make this site unfit for good.
+        if epoch > EPOCHS_A_ROUND * (binding.round + MAX_HELD + 1):
+            raise Inconsistent(inner.sender, "the keys are of an epoch that cannot be yet")
         ring = self.ring.joining(secrets, epoch)
         self.keep(ring)
-        self._exchange, self._joining = None, None
+        self._joining = None
         current = ring.current
         taken = Taken(epoch, current.key_id if current else bytes(32))
         return self._seal(Kind.TAKEN, binding, 4, taken.encode())

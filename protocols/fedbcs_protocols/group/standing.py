@@ -14,7 +14,8 @@ from fedbcs_protocols.ring import Buffer
 from fedbcs_protocols.sitesets import decode_set, encode_set, set_bytes
 
 EPOCHS_A_ROUND = 1024
-"""An epoch's number is at most this often the rounds so far: no site can use the numbers up."""
+"""A single site's word on an epoch counts up to this often the rounds so far."""
+MAX_EPOCH = (1 << 32) - (1 << 16)
 
 _HEAD = struct.Struct(">BIIH")
 
@@ -73,7 +74,7 @@ class Standing:
         # GK-2.2
         if holds != (key_id != NO_KEY) or holds != bool(members) or (status == 0) != (epoch == 0):
             raise MalformedFrame(sender, "a standing that contradicts itself")
-        if epoch > EPOCHS_A_ROUND * (round + 1) or began > round:
+        if epoch > MAX_EPOCH or began > round:
             raise MalformedFrame(sender, "an epoch that this round cannot have come to")
         check_key(exchange, sender)
         return cls(Status(status), epoch, began, attempt, key_id, members, exchange)
@@ -103,8 +104,10 @@ def task_of(standings: Mapping[int, Standing], round: int, rekey_every: int) -> 
         and round - began < rekey_every
     ):
         return None
-    top = max(s.epoch for s in standings.values())
-    return Task(top + 1, min(standings))
+    # GK-2.5: nobody uses the numbers up alone.
+    epochs = [s.epoch for s in standings.values()]
+    believed = (e for e in epochs if e <= EPOCHS_A_ROUND * (round + 1) or epochs.count(e) > 1)
+    return Task(max(believed, default=0) + 1, min(standings))
 
 
 def check_distinct(standings: Mapping[str, Standing]) -> None:

@@ -11,6 +11,16 @@ from harness import GENEROUS, Finding, require, same
 from fedbcs_protocols import ring
 from fedbcs_protocols.binding import Binding
 from fedbcs_protocols.errors import BadSignature
+from fedbcs_protocols.framelist import decode_frames, encode_frames
+from fedbcs_protocols.group import KeyRing, Standing
+from fedbcs_protocols.group.messages import (
+    Deal,
+    Dealt,
+    Taken,
+    decode_gift,
+    encode_gift,
+    gift_bytes,
+)
 from fedbcs_protocols.identity import Identity, PublicIdentity
 from fedbcs_protocols.messages import MaskedInput, SumBroadcast, VectorShape
 from fedbcs_protocols.secagg.graph import Neighbourhood
@@ -72,6 +82,59 @@ def advertise_sparse(data: bytes) -> None:
 
 def key_list(data: bytes) -> None:
     same(KeyList.decode(data, sender=SENDER, graph=COMPLETE, sites=SITES).encode(), data)
+
+
+def frame_list(data: bytes) -> None:
+    """The first two bytes say for how many sites, the third how long a frame may be."""
+    start, body = data[:3].ljust(3, b"\0"), data[3:]
+    sites, longest = int.from_bytes(start[:2], "big") % 40, start[2]
+    frames = decode_frames(body, sender=SENDER, sites=sites, longest=longest, what="list")
+    require(len(frames) == sites, "another number of places")
+    require(all(0 < len(f) <= longest for f in frames if f is not None), "a frame over the longest")
+    same(encode_frames(frames), body)
+
+
+def standing(data: bytes) -> None:
+    """In the round that the first byte says."""
+    round_, body = (data[0] if data else 0), data[1:]
+    taken = Standing.decode(body, sender=SENDER, sites=SITES, round=round_)
+    require(taken.epoch <= 2**32 - 2**16 and taken.began <= round_, "an epoch to come")
+    require(int.from_bytes(taken.exchange, "little") < 2**255 - 19, "a second spelling of a key")
+    same(taken.encode(SITES), body)
+
+
+def deal(data: bytes) -> None:
+    taken = Deal.decode(data, sender=SENDER, sites=SITES)
+    require(len(taken.wrapped) == len(taken.members) - 1, "keys for other than the members")
+    same(taken.encode(SITES), data)
+
+
+def dealt(data: bytes) -> None:
+    same(Dealt.decode(data, sender=SENDER, sites=SITES).encode(), data)
+
+
+def taken(data: bytes) -> None:
+    same(Taken.decode(data, sender=SENDER).encode(), data)
+
+
+def gift(data: bytes) -> None:
+    """As it is, or, from 128 in the first byte, cut or filled up to a gift's length."""
+    size, body = gift_bytes(SITES), data[1:]
+    if data and data[0] >= 128:
+        body = body[:size].ljust(size, b"\0")
+    epoch, secrets = decode_gift(body, SITES, sender=SENDER)
+    require(all(1 <= s.epoch <= epoch for s in secrets), "a key of an epoch to come")
+    same(encode_gift(epoch, secrets, SITES), body)
+
+
+def key_ring(data: bytes) -> None:
+    """As it is, or, from 128 in the first byte, with the digest that such a file has."""
+    body = data[1:]
+    if data and data[0] >= 128:
+        body += hashlib.sha256(body).digest()
+    ring_ = KeyRing.decode(body)
+    require(ring_.current is None or ring_.current.epoch == ring_.epoch, "a key that is over")
+    same(ring_.encode(), body)
 
 
 def delivery(data: bytes) -> None:

@@ -15,6 +15,9 @@ from fedbcs_protocols.errors import (
     PeerError,
     Refused,
 )
+from fedbcs_protocols.framelist import encode_frames
+from fedbcs_protocols.group import GroupSecret, KeyRing
+from fedbcs_protocols.group.messages import Deal, Dealt, encode_gift
 from fedbcs_protocols.secagg.journal import CLOSE, frame_record
 from fedbcs_protocols.secagg.marks import Answer, Marks
 from fedbcs_protocols.secagg.messages import Certificate, Delivery, KeyList
@@ -46,13 +49,42 @@ _HIGH = (2**255 - 21).to_bytes(32, "little")
 """The largest key; the next number is of low order, and the one after it no key."""
 _FRAMES = tuple(_sealed(_KEYS) if place % 4 == 1 else None for place in range(decoders.SITES))
 _SIGNED = {place: bytes([place]) * 64 for place in (0, 3, 11)}
-_CERTIFICATE = Certificate(bytes(32), frozenset(range(12)), frozenset({0, 3, 5, 11}), _SIGNED)
+_CERTIFICATE = Certificate(
+    bytes(32), b"k" * 32, frozenset(range(12)), frozenset({0, 3, 5, 11}), _SIGNED
+)
 _AT = (1, 2, 700)
 _SPLIT = dict(zip(_AT, _split_with(bytes(range(32)), [5, PRIME - 1], _AT), strict=True))
 _ANSWERS = tuple(Answer(phase, 1, 1, bytes(32)) for phase in range(3))
 _SHAPES = ((8, 1), (18, 5), (21, 64), (32, 100))
 _PACKED = tuple(seed for shape in _SHAPES for seed in _shaped(*shape, False))
 _VECTORS = tuple(seed for shape in _SHAPES for seed in _shaped(*shape, True))
+
+_SECRETS = tuple(
+    GroupSecret(epoch, epoch - 1, frozenset({0, epoch, 11}), bytes([epoch]) * 32)
+    for epoch in (1, 2, 9)
+)
+_STANDINGS = tuple(
+    b"\7" + ring_.standing(_HIGH, 7).encode(decoders.SITES)
+    for ring_ in (
+        KeyRing(bytes(32), decoders.SITES),
+        KeyRing(bytes(32), decoders.SITES, 2, False, _SECRETS[:2]),
+        KeyRing(bytes(32), decoders.SITES, 9, True, _SECRETS[:2], (7, 3)),
+    )
+)
+_RINGS = tuple(
+    head + KeyRing(bytes(32), decoders.SITES, 9, head == b"\0", _SECRETS[:count]).encode()[:end]
+    for count in (0, 3)
+    for head, end in ((b"\0", None), (b"\x80", -32))
+)
+_GIFTS = tuple(
+    b"\x80" + encode_gift(9, _SECRETS[:count], decoders.SITES)[: 5 + 42 * count]
+    for count in range(4)
+)
+_DEAL = Deal(3, bytes(32), frozenset({0, 4, 11}), (b"\1" * 48, b"\2" * 48)).encode(decoders.SITES)
+_LISTS = tuple(
+    len(frames).to_bytes(2, "big") + b"\x20" + encode_frames(frames)
+    for frames in ((), (None,), (b"one", None, b"three"), (bytes(32),) * 5)
+)
 
 ONE_EACH = (
     Target(
@@ -85,6 +117,19 @@ ONE_EACH = (
     Target(
         "key_list", decoders.key_list, (MalformedFrame,), (KeyList(_FRAMES).encode(),), slots=15
     ),
+    Target("frame_list", decoders.frame_list, (MalformedFrame,), _LISTS, slots=6),
+    Target("standing", decoders.standing, (MalformedFrame, BadKey), _STANDINGS, slots=6),
+    Target("deal", decoders.deal, (MalformedFrame,), (_DEAL, _DEAL[:36] + b"\0\x08"), slots=6),
+    Target(
+        "dealt",
+        decoders.dealt,
+        (MalformedFrame,),
+        (Dealt(encode_frames(_FRAMES), _sealed(_DEAL, Kind.DEAL)).encode(), bytes(4)),
+        slots=8,
+    ),
+    Target("taken", decoders.taken, (MalformedFrame,), (bytes(36),), slots=2),
+    Target("gift", decoders.gift, (MalformedFrame,), _GIFTS, slots=6),
+    Target("key_ring", decoders.key_ring, (LocalError, MalformedFrame), _RINGS, slots=6),
     Target(
         "delivery",
         decoders.delivery,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from harness import GENEROUS, require, unfailing
 from worlds import STAGES, World, answer, forged, fork_site
@@ -28,7 +29,8 @@ def signed_for(world: World, body: bytes) -> bytes:
     setting = world.setting
     shown, _ = Certificate.decode_from(body, sender=COMBINER, sites=setting.terms.sites)
     require(len(shown.signatures) >= setting.terms.threshold, "too few signatures were enough")
-    return transcript(setting, shown.key_list, shown.sharers, shown.survivors)
+    named = replace(setting, key_id=shown.key_id)
+    return transcript(named, shown.key_list, shown.sharers, shown.survivors)
 
 
 def in_their_places(world: World, body: bytes) -> None:

@@ -69,6 +69,7 @@ class World:
             terms,
             BITS,
             COUNT,
+            fixed("group key"),
         )
         self.vector = np.arange(COUNT, dtype=np.uint32)
         self.frames: dict[str, dict[str, bytes]] = {}
@@ -228,9 +229,11 @@ def built_delivery(world: World, script: Script) -> bytes:
 
 
 def built_certificate(world: World, script: Script) -> bytes:
-    """Any digest and sets, with true signatures of the chosen signers."""
+    """Any digest, key's name and sets, with true signatures of the chosen signers."""
     setting, sites = world.setting, world.setting.terms.sites
     digest = world.table.digest if script.byte() < 192 else script.bytes(32)
+    if script.byte() >= 192:
+        setting = replace(setting, key_id=script.bytes(32))
     sharers, survivors, signers = (places_in(script.byte() ^ 0xFF, sites) for _ in range(3))
     over = transcript(setting, digest, sharers, survivors)
     signatures = {}
@@ -238,7 +241,7 @@ def built_certificate(world: World, script: Script) -> bytes:
         name = world.names[place]
         frame = consistency_frame(setting, name, over)
         signatures[place] = world.identities[name].sign(frame.signed_message())
-    return Certificate(digest, sharers, survivors, signatures).encode(sites)
+    return Certificate(digest, setting.key_id, sharers, survivors, signatures).encode(sites)
 
 
 def built_survivors(world: World, script: Script) -> bytes:

@@ -12,9 +12,10 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from protected_sum import STAGES, Cast, answer, make_cast, run_sum
 
 from fedbcs_protocols.errors import ProtocolError, UnexpectedFrame
+from fedbcs_protocols.exchange import public_bytes
 from fedbcs_protocols.identity import Identity
 from fedbcs_protocols.secagg import CombinerSession, Guard, Journal
-from fedbcs_protocols.secagg.ephemeral import Ephemeral, commitment, public_bytes
+from fedbcs_protocols.secagg.ephemeral import Ephemeral, commitment
 from fedbcs_protocols.secagg.graph import Neighbourhood
 from fedbcs_protocols.secagg.keytable import KeyTable
 from fedbcs_protocols.secagg.messages import Advertise

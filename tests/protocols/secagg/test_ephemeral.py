@@ -8,7 +8,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from protected_sum import make_cast
 
 from fedbcs_protocols.binding import encode_fields
-from fedbcs_protocols.secagg.ephemeral import Ephemeral, agree, commitment, public_bytes
+from fedbcs_protocols.exchange import agree, public_bytes
+from fedbcs_protocols.secagg.ephemeral import Ephemeral, commitment
 
 BINDING = make_cast().binding
 SEED = bytes(range(32))

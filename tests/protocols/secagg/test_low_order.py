@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from protected_sum import make_cast
 
 from fedbcs_protocols.errors import BadKey, MalformedFrame, PeerError
+from fedbcs_protocols.exchange import agree
 from fedbcs_protocols.secagg import open_sum
-from fedbcs_protocols.secagg.ephemeral import agree
 from fedbcs_protocols.secagg.graph import Neighbourhood
 from fedbcs_protocols.secagg.keytable import KeyTable
 from fedbcs_protocols.secagg.masking import pair_mask

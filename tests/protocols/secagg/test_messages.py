@@ -46,6 +46,7 @@ deliveries = st.builds(
 certificates = st.builds(
     Certificate,
     digests,
+    digests,
     places,
     places,
     st.dictionaries(st.integers(0, SITES - 1), st.binary(min_size=64, max_size=64), max_size=6),
@@ -235,7 +236,8 @@ def test_what_a_certificate_accepts_it_writes(message: Certificate, data: st.Dat
 
 def test_signatures_stand_in_the_order_of_places() -> None:
     signatures = {9: b"9" * 64, 2: b"2" * 64}
-    body = Certificate(bytes(32), frozenset(), frozenset(), signatures).encode(SITES)
+    body = Certificate(bytes(32), b"k" * 32, frozenset(), frozenset(), signatures).encode(SITES)
+    assert body.startswith(bytes(32) + b"k" * 32)
     assert body.endswith(b"2" * 64 + b"9" * 64)
     for bad in (body[:-1], body + b"\0", b""):
         with pytest.raises(MalformedFrame):
@@ -266,7 +268,7 @@ def test_misuse() -> None:
         lambda: KeyList((None,) * 1025),
         lambda: Advertise(bytes(32), bytes(32), bytes(32), frozenset({SITES})).encode(SITES),
         lambda: Delivery(frozenset({SITES}), ()).encode(SITES),
-        lambda: Certificate(bytes(32), frozenset({-1}), frozenset(), {}).encode(SITES),
+        lambda: Certificate(bytes(32), bytes(32), frozenset({-1}), frozenset(), {}).encode(SITES),
     ):
         with pytest.raises(LocalError):
             build()

@@ -72,6 +72,17 @@ def test_a_site_that_signed_sees_its_own_transcript() -> None:
     assert caught.value.sender == "@combiner"
 
 
+def test_it_names_the_key_of_its_tags() -> None:
+    """Also to a site that does not have the key, or works under another (SA-6.1)."""
+    assert open_sum(FRAME, CAST.setting, {}).key_id == bytes(32)
+    tagged = replace(CAST, key_id=b"k" * 32, marks={})
+    frame = run_sum(tagged, VECTORS, DROPS).sum_frame()
+    assert len(frame) == len(FRAME)
+    for key_id in (b"k" * 32, bytes(32), b"l" * 32):
+        outcome = open_sum(frame, replace(CAST, key_id=key_id).setting, {})
+        assert outcome.key_id == b"k" * 32
+
+
 def test_of_any_attempt() -> None:
     """A site that was started anew does not know which attempt succeeded."""
     frame = _finished(CAST.changed(attempt=3)).sum_frame()
@@ -118,6 +129,7 @@ def _signatures(*places: int) -> dict[int, bytes]:
         (_sum(certificate=replace(CERTIFICATE, sharers=frozenset({0, 1, 2, 3}))), BadSiteList),
         (_sum(certificate=replace(CERTIFICATE, survivors=frozenset(range(5)))), Inconsistent),
         (_sum(certificate=replace(CERTIFICATE, key_list=bytes(32))), Inconsistent),
+        (_sum(certificate=replace(CERTIFICATE, key_id=b"k" * 32)), Inconsistent),
         (
             _sum(tail=SumBroadcast(VectorShape(70, 21, 5), ring.pack(DONE.total(), 21)).encode()),
             MalformedFrame,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from protected_sum import make_cast
+from protected_sum import make_cast, run_sum
 
 from fedbcs_protocols.errors import (
     BadKeyList,
@@ -128,6 +128,7 @@ def test_certificates(site_play: Start) -> None:
     for change, error in (
         (fewer, BadSiteList),
         (lambda c: replace(c, key_list=bytes(32)), Inconsistent),
+        (lambda c: replace(c, key_id=b"k" * 32), Inconsistent),
         (lambda c: replace(c, survivors=c.survivors - {4}), BadSiteList),
         (lambda c: replace(c, sharers=c.sharers - {4}), BadSiteList),
         (lambda c: replace(c, signatures={**c.signatures, 2: bytes(64)}), Inconsistent),
@@ -153,3 +154,30 @@ def test_a_genuine_certificate_over_what_this_site_did_not_see(site_play: Start)
         marks = play.cast.marks["site1"].read()
         assert marks is not None
         assert marks.answers == ()
+
+
+def test_a_genuine_certificate_of_sites_under_another_key(site_play: Start) -> None:
+    """GK-7.3: all others tagged under another key than this site; it gives no share."""
+    play = site_play("unmask")
+    shown = replace(_certificate(play), key_id=b"k" * 32)
+    setting = replace(play.cast.setting, key_id=shown.key_id)
+    digest = transcript(setting, shown.key_list, shown.sharers, shown.survivors)
+    signatures = {
+        place: play.cast.sites[f"site{place}"].sign(
+            consistency_frame(setting, f"site{place}", digest).signed_message()
+        )
+        for place in sorted(shown.survivors)
+        if place != 1
+    }
+    body = replace(shown, signatures=signatures).encode(SITES)
+    play.refuses(play.forged(body=body), Inconsistent, "not over what this site signed")
+
+
+def test_sites_under_two_keys_form_no_sum() -> None:
+    """GK-7.3: what they sign differs, so the combiner tells before anybody unmasks."""
+    cast = make_cast(SITES)
+    sites = cast.all_sites()
+    sites["site3"] = replace(cast, key_id=b"k" * 32).site("site3")
+    with pytest.raises(Inconsistent) as caught:
+        run_sum(cast, cast.vectors(), sites=sites)
+    assert caught.value.sender == "site3"

@@ -21,6 +21,9 @@ from fedbcs_protocols.secagg.transcript import (
 from fedbcs_protocols.wire import Kind
 
 CAST = make_cast(6)
+KEY_ID = bytes(range(32, 64))
+TAGGED = replace(CAST.setting, key_id=KEY_ID)
+"""As for a vector with tags under that key."""
 KEYS = bytes(range(32))
 SHARERS = frozenset({0, 1, 2, 3, 5})
 SURVIVORS = frozenset({0, 1, 3, 5})
@@ -43,13 +46,14 @@ def _certificate(
     signers: frozenset[int] = SURVIVORS,
 ) -> Certificate:
     digest = transcript(cast.setting, KEYS, sharers, survivors)
-    return Certificate(KEYS, sharers, survivors, _sign(cast, signers, digest))
+    return Certificate(KEYS, bytes(32), sharers, survivors, _sign(cast, signers, digest))
 
 
 def test_the_transcript_is_what_sa_5_3_says() -> None:
     fields = ("secagg transcript", 1, CAST.binding.encode(), KEYS, b"\x2f", b"\x2b")
-    expected = hashlib.sha256(encode_fields(*fields)).digest()
-    assert transcript(CAST.setting, KEYS, SHARERS, SURVIVORS) == expected
+    for setting, key_id in ((CAST.setting, bytes(32)), (TAGGED, KEY_ID)):
+        expected = hashlib.sha256(encode_fields(*fields, key_id)).digest()
+        assert transcript(setting, KEYS, SHARERS, SURVIVORS) == expected
 
 
 def test_it_depends_on_everything() -> None:
@@ -63,6 +67,7 @@ def test_it_depends_on_everything() -> None:
     ]
     digests = [transcript(cast.setting, KEYS, SHARERS, SURVIVORS) for cast in casts]
     digests += [
+        transcript(TAGGED, KEYS, SHARERS, SURVIVORS),
         transcript(CAST.setting, bytes(32), SHARERS, SURVIVORS),
         transcript(CAST.setting, KEYS, SHARERS | {4}, SURVIVORS),
         transcript(CAST.setting, KEYS, SHARERS, SURVIVORS - {3}),
@@ -131,10 +136,21 @@ def test_what_was_signed_is_what_is_shown() -> None:
     good = _certificate()
     for changed in (
         replace(good, key_list=bytes(32)),
+        replace(good, key_id=KEY_ID),
         replace(good, sharers=SHARERS | {4}),
         replace(good, survivors=SHARERS),
     ):
         assert _blamed(changed) == "site0"
+
+
+def test_the_key_is_the_one_that_the_signers_name() -> None:
+    """A reader who has no key yet learns which one the sum is under; it cannot be another."""
+    digest = transcript(TAGGED, KEYS, SHARERS, SURVIVORS)
+    good = Certificate(KEYS, KEY_ID, SHARERS, SURVIVORS, _sign(CAST, SURVIVORS, digest))
+    for setting in (TAGGED, CAST.setting, replace(CAST.setting, key_id=KEYS)):
+        assert check_certificate(good, setting) == digest
+    for key_id in (bytes(32), KEYS):
+        assert _blamed(replace(good, key_id=key_id)) == "site0"
 
 
 def test_check_signatures_of_nobody_says_nothing() -> None:
