@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from fedbcs_secure.errors import KeyFileError
 from fedbcs_secure.federation import keyfile
@@ -105,7 +106,8 @@ def _unattended(passphrase_file: Path | None) -> keyfile.Passphrase | None:
         return keyfile.passphrase_in(Path(named))
     folder = os.environ.get("CREDENTIALS_DIRECTORY")
     if folder and (Path(folder) / CREDENTIAL).exists():
-        return keyfile.passphrase_in(Path(folder) / CREDENTIAL)
+        # systemd grants access by a list, which stat shows as mode 0440.
+        return keyfile.passphrase_in(Path(folder) / CREDENTIAL, guarded=True)
     return None
 
 
@@ -129,7 +131,8 @@ def _public(site_dir: Path) -> tuple[str, str]:
         identity = PublicIdentity(raw)
     except (OSError, ValueError, IndexError, LocalError) as error:
         raise KeyFileError(
-            f"cannot read the public key in {path}: {error}; fedbcs-secure keygen makes one"
+            f"cannot read the public key in {path}: {error}; fedbcs-secure keygen makes one, and "
+            "with --change writes it again where the secret half is there"
         ) from None
     return raw.hex(), identity.fingerprint
 
@@ -141,8 +144,9 @@ def _print(key: str, fingerprint: str, site_dir: Path, as_json: bool) -> None:
         return
     console = Console(highlight=False)
     console.print(f"public key   {key}\nfingerprint  {fingerprint}", soft_wrap=True)
+    secret_half = escape(str(site_dir / keyfile.KEY_NAME))
     console.print(
-        f"[dim]secret half: {site_dir / keyfile.KEY_NAME}, encrypted. Back it up; without it the "
-        "site needs a new place in every study.[/]",
+        f"[dim]secret half: {secret_half}, encrypted. Back it up; without it the site needs a new "
+        "place in every study.[/]",
         soft_wrap=True,
     )

@@ -44,6 +44,8 @@ def sealed_limit(state: GlobalState) -> int:
 
 def seal_state(state: GlobalState, ring: KeyRing, control: Binding, name: str) -> bytes:
     """The body of site ``name``'s *sealed state* frame (RO-6.2). Raises :class:`Refused`."""
+    # GK-6.3
+    ring.check_refusals()
     current = ring.current
     if current is None:
         raise Refused("this site has no key of the group's to seal a state with")
@@ -58,6 +60,7 @@ def unseal_state(body: Buffer, ring: KeyRing, control: Binding, name: str) -> Gl
 
     Raises :class:`Refused` without the key and :class:`Inconsistent` for anything but that state.
     """
+    ring.check_refusals()
     view = memoryview(body)
     if len(view) < _HEAD_BYTES + _TAG_BYTES:
         raise MalformedFrame(name, f"a sealed state of {len(view)} bytes")

@@ -10,6 +10,7 @@ else, such as the key ring of each study (:class:`FileKeys`). All of a fixed len
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import stat
 import struct
@@ -86,17 +87,27 @@ class Keyring:
     service = "fedbcs-secure"
 
     def key(self, salt: bytes, cost: tuple[int, int, int]) -> bytes:
-        stored = self._library().get_password(self.service, salt.hex())
+        library = self._library()
+        try:
+            stored = library.get_password(self.service, salt.hex())
+        except library.errors.KeyringError:
+            raise KeyFileError("the system's keyring did not give the key: is it locked?") from None
         if stored is None:
             raise KeyFileError(
                 "the system's keyring has no key for this file: it belongs to another user or "
                 "machine, or the keyring was cleared"
             )
+        if re.fullmatch("[0-9a-f]{64}", stored) is None:
+            raise KeyFileError("what the system's keyring has for this file is no key")
         return bytes.fromhex(stored)
 
     def create(self, salt: bytes) -> None:
         """Put a new random key for the file with this salt into the keyring."""
-        self._library().set_password(self.service, salt.hex(), secrets.token_hex(32))
+        library = self._library()
+        try:
+            library.set_password(self.service, salt.hex(), secrets.token_hex(32))
+        except library.errors.KeyringError:
+            raise KeyFileError("the system's keyring did not take a key: is it locked?") from None
 
     @staticmethod
     def _library() -> Any:
@@ -146,10 +157,7 @@ def create(folder: Path, unlock: Unlock) -> SiteSecrets:
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         made = SiteSecrets.generate()
-        _write(path, made, unlock)
-        identity = made.identity.public
-        text = f"{identity.raw.hex()}\n# fingerprint, to be read aloud: {identity.fingerprint}\n"
-        write_durably(folder / PUBLIC_NAME, text.encode())
+        _write(folder, made, unlock)
     except OSError as error:
         raise KeyFileError(f"cannot write to {folder}: {error.strerror}") from None
     return made
@@ -186,25 +194,33 @@ def method_of(folder: Path) -> Method:
 
 
 def change(folder: Path, old: Unlock, new: Unlock) -> SiteSecrets:
-    """Encrypt the same secrets under something else. Raises :class:`KeyFileError`."""
+    """Encrypt the same secrets under something else, and write the public half again.
+
+    Raises :class:`KeyFileError`.
+    """
     held = load(folder, old)
     try:
-        _write(folder / KEY_NAME, held, new)
+        _write(folder, held, new)
     except OSError as error:
         raise KeyFileError(f"cannot write to {folder}: {error.strerror}") from None
     return held
 
 
-def passphrase_in(path: Path) -> Passphrase:
-    """The first line of a file that only its owner can read. Raises :class:`KeyFileError`."""
+def passphrase_in(path: Path, *, guarded: bool = False) -> Passphrase:
+    """The first line of a file that only its owner can read. Raises :class:`KeyFileError`.
+
+    ``guarded``: the folder keeps others out, whatever the file's own mode.
+    """
     try:
         mode = path.stat().st_mode
-        if os.name != "nt" and stat.S_IMODE(mode) & 0o077:
+        if os.name != "nt" and not guarded and stat.S_IMODE(mode) & 0o077:
             raise KeyFileError(f"{path} can be read by others: chmod 600 {path}")
         with path.open(encoding="utf-8") as stream:
             line = stream.readline(4096)
-    except (OSError, UnicodeDecodeError) as error:
-        raise KeyFileError(f"cannot read the passphrase in {path}: {error}") from None
+    except OSError as error:
+        raise KeyFileError(f"cannot read the passphrase in {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise KeyFileError(f"the passphrase in {path} is no text in UTF-8") from None
     return Passphrase(line.rstrip("\r\n"))
 
 
@@ -223,7 +239,7 @@ def _read(path: Path) -> bytes:
     return data
 
 
-def _write(path: Path, held: SiteSecrets, unlock: Unlock) -> None:
+def _write(folder: Path, held: SiteSecrets, unlock: Unlock) -> None:
     salt, nonce = secrets.token_bytes(16), secrets.token_bytes(_NONCE_BYTES)
     if isinstance(unlock, Keyring):
         unlock.create(salt)
@@ -231,7 +247,11 @@ def _write(path: Path, held: SiteSecrets, unlock: Unlock) -> None:
     head = _HEAD.pack(_MAGIC, _VERSION, unlock.method, *cost, salt, nonce)
     plain = held.identity.secret_bytes() + held.storage_key
     sealed = ChaCha20Poly1305(unlock.key(salt, cost)).encrypt(nonce, plain, head)
-    write_durably(path, head + sealed, mode=0o600)
+    public = held.identity.public
+    text = f"{public.raw.hex()}\n# fingerprint, to be read aloud: {public.fingerprint}\n"
+    # The secret half last: where it is, the other is too, whenever a crash comes.
+    write_durably(folder / PUBLIC_NAME, text.encode())
+    write_durably(folder / KEY_NAME, head + sealed, mode=0o600)
 
 
 @dataclass(frozen=True)
@@ -256,8 +276,8 @@ class FileKeys:
         except OSError as error:
             raise KeyFileError(f"cannot read keys {self.path}: {error.strerror}") from None
         try:
-            if len(data) > _LONGEST_RING_BYTES:
-                raise LocalError("too long")
+            if not _NONCE_BYTES <= len(data) <= _LONGEST_RING_BYTES:
+                raise LocalError("too short or too long")
             plain = ChaCha20Poly1305(self.storage_key).decrypt(
                 data[:_NONCE_BYTES], data[_NONCE_BYTES:], self._associated()
             )

@@ -98,10 +98,10 @@ class KeyStages:
     def restore(self, missed: MissedSums, control: Binding, keyed: Keyed) -> None:
         """Bring sites that lost their state, or missed too much, to the current one (RO-6).
 
-        A site that was told everything and still is not ready may have lost what it had.
+        A site that was told everything, or does not take what it is told, and still is not ready
+        may have lost what it had.
         """
-        waiting = (missed.lost | missed.current) - keyed.sites
-        wanting = [s for s in self.parties.roster if s in waiting]
+        wanting = [s for s in self.parties.roster if s not in keyed.sites]
         back = [s for s in wanting if self._admit(s, control, control, keyed.sites)]
         if not back:
             return
@@ -116,9 +116,14 @@ class KeyStages:
                 missed.restored(site)
 
     def _checkpoint(self, control: Binding, keyed: Keyed) -> Checkpoint | None:
-        """The sealed state of the first site that gives it."""
+        """The sealed state of the first site that gives it, beginning with another one each round:
+
+        one that seals something else must not keep others away for ever.
+        """
         frame = Frame(Kind.CHECKPOINT, control, COMBINER, CHECKPOINT_SEQUENCE, b"")
-        for site in (s for s in self.parties.roster if s in keyed.sites):
+        names = [s for s in self.parties.roster if s in keyed.sites]
+        start = control.round % len(names)
+        for site in (*names[start:], *names[:start]):
             sealed = self._ask(site, seal(frame, self.identity))
             if sealed is None:
                 continue

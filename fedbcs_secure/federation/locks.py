@@ -30,7 +30,10 @@ def hold(path: Path, what: str, why: str) -> None:
         raise RunFolderError(f"cannot use {what} {path}: {error.strerror}") from None
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         stream.close()
         raise RunFolderError(f"another process of this site uses {path}; {why}") from None
+    except OSError as error:
+        stream.close()
+        raise RunFolderError(f"cannot lock {what} {path}: {error.strerror}") from None
     _HELD[key] = stream

@@ -25,10 +25,12 @@ class ScratchFile:
 
     def write(self, data: Buffer) -> None:
         """Make ``data`` the whole content."""
-        os.ftruncate(self._descriptor, 0)
         view, at = memoryview(data), 0
         while at < len(view):
             at += os.pwrite(self._descriptor, view[at:], at)
+        # Not before: giving memory back only to ask for it again takes as long as the writing.
+        if os.fstat(self._descriptor).st_size != len(view):
+            os.ftruncate(self._descriptor, len(view))
 
     def read(self) -> bytes:
         """The whole content."""

@@ -208,6 +208,8 @@ class SiteRunner:
             raise LocalError("this study has no key of the group's")
         self._receive(data, Kind.CHECKPOINT, CONTROL, CHECKPOINT_SEQUENCE)
         control = self._parties.binding(self.state, CONTROL)
+        # GK-5.1
+        self._keys.usable(self.state.round)
         body = seal_state(self.state, self._keys.ring, control, self.name)
         frame = Frame(Kind.SEALED_STATE, control, self.name, SEALED_SEQUENCE, body)
         return seal(frame, self._identity)

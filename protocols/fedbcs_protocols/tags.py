@@ -32,7 +32,8 @@ MAX_CHUNK = 1 << 14
 _WEIGHTS_LABEL = "verified sum weights"
 _PADS_LABEL = "verified sum pads"
 _EXACT_BITS = 53
-_ROWS = 64
+_ROWS = 16
+"""Few enough that BLAS does not start threads, whose waiting costs more than they do."""
 _PIECE = 1 << 18
 
 Tags = NDArray[np.uint64]

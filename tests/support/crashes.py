@@ -10,7 +10,7 @@ from fedbcs_protocols.binding import Binding
 from fedbcs_protocols.ring import Buffer
 from fedbcs_protocols.secagg import Journal, Marks
 from fedbcs_secure.federation.channel import Channel
-from fedbcs_secure.federation.journal import FileJournal, FileJournals
+from fedbcs_secure.federation.journal import Begun, FileJournal, FileJournals
 from fedbcs_secure.federation.marks import FileMarks
 
 
@@ -81,13 +81,13 @@ class DyingJournals:
         self._inner, self._moments = FileJournals(folder), moments
         self.open: list[DyingJournal] = []
 
-    def latest(self, first: Binding) -> Binding | None:
+    def latest(self, first: Binding) -> Begun | None:
         return self._inner.latest(first)
 
-    def begin(self, binding: Binding) -> Journal:
-        journal = self._inner.begin(binding)
+    def begin(self, begun: Begun) -> Journal:
+        journal = self._inner.begin(begun)
         self._moments.pass_by("begin")
-        return self._dying(binding, journal)
+        return self._dying(begun.binding, journal)
 
     def reopen(self, binding: Binding) -> tuple[Journal, Iterator[Buffer]]:
         journal, records = self._inner.reopen(binding)

@@ -11,12 +11,14 @@ import numpy as np
 
 from fedbcs_protocols.binding import COMBINER, Binding
 from fedbcs_protocols.errors import ProtocolError
+from fedbcs_protocols.group import NO_KEY, KeyKeeper, MemoryKeys
 from fedbcs_protocols.identity import Identity
 from fedbcs_protocols.secagg import CombinerSession, Guard, MarkKeeper, MemoryMarks, NoJournal
 from fedbcs_protocols.wire import MAX_BODY_BYTES, Frame, Kind, decode, seal
 from fedbcs_secure.federation.combiner import RoundCombiner
 from fedbcs_secure.federation.dropouts import STAGES
 from fedbcs_secure.federation.journal import Journals
+from fedbcs_secure.federation.keystage import KeyStages
 from fedbcs_secure.federation.layout import Layout
 from fedbcs_secure.federation.rounds import CONTROL, Parties, Train
 from fedbcs_secure.federation.site import SiteRunner
@@ -34,6 +36,7 @@ FUSED = 12
 ANYTHING = dict.fromkeys(Kind, MAX_BODY_BYTES)
 REQUESTS = (
     Kind.START,
+    Kind.DEALT,
     Kind.OPEN,
     Kind.KEY_LIST,
     Kind.DELIVERY,
@@ -42,7 +45,15 @@ REQUESTS = (
     Kind.SUM,
 )
 """What the combiner sends in the stages of a protected round, in their order."""
-STAGE_OF = dict(zip(REQUESTS, STAGES, strict=True))
+STAGE_OF = dict(zip(REQUESTS, STAGES, strict=True)) | {
+    Kind.PRESENT: "keys",
+    Kind.AGGREGATE: "consistency",
+    Kind.JOIN: "ready",
+    Kind.HELP: "ready",
+    Kind.ADMITTED: "ready",
+    Kind.CHECKPOINT: "ready",
+    Kind.RESTORE: "ready",
+}
 
 
 def make_study(sites: str = "ABCD", **values: object) -> Study:
@@ -76,11 +87,12 @@ def known_identity(label: str) -> Identity:
 
 @dataclass(frozen=True, eq=False)
 class Cast:
-    """A study's parties with known identities, and each site's marks."""
+    """A study's parties with known identities, and each site's marks and keys."""
 
     study: Study
     plan: Layout
     marks: dict[str, MarkKeeper] = field(default_factory=dict)
+    keys: dict[str, KeyKeeper] = field(default_factory=dict)
 
     @cached_property
     def identities(self) -> dict[str, Identity]:
@@ -108,7 +120,7 @@ class Cast:
         train: Train = fake_training,
         guard: Guard | None = None,
     ) -> SiteRunner:
-        """A new process at site ``name``; its marks last as long as the cast."""
+        """A new process at site ``name``; its marks and keys last as long as the cast."""
         return SiteRunner(
             name,
             self.identities[name],
@@ -117,6 +129,7 @@ class Cast:
             train,
             guard=guard or self.guard,
             marks=self.marks.setdefault(name, MemoryMarks()),
+            keys=self.keys.setdefault(name, MemoryKeys()),
         )
 
     def sites(self, state: GlobalState) -> dict[str, SiteRunner]:
@@ -189,6 +202,7 @@ class Stepwise:
     cast: Cast
     state: GlobalState
     sites: dict[str, SiteRunner]
+    key_id: bytes = NO_KEY
 
     def control(self, attempt: int = 0) -> Binding:
         return self.cast.parties.binding(self.state, CONTROL, attempt)
@@ -201,16 +215,25 @@ class Stepwise:
         return self.cast.frame(Kind.OPEN, self.control(attempt), 1)
 
     def session(self, attempt: int = 0) -> CombinerSession:
-        setting = self.cast.parties.setting(self.state, attempt)
+        setting = self.cast.parties.setting(self.state, attempt, self.key_id)
         return CombinerSession(setting, identity=self.cast.server, journal=NoJournal())
+
+    def ready(self) -> None:
+        """Let all sites train and, where the study has one, take a key of the group's."""
+        parties, faults = self.cast.parties, {}
+        if parties.study.group_key:
+            stages = KeyStages(self.cast.server, parties, Lines(self.sites), faults)
+            self.key_id = stages.run(self.control(), self.start, self.sites).key_id
+        else:
+            for site in self.sites.values():
+                site.handle(self.start)
 
     def run(self, until: Kind, attempt: int = 0) -> CombinerSession:
         """Up to where the frames of kind ``until`` are ready in ``requests`` (SUM: complete)."""
+        self.ready()
         session = self.session(attempt)
-        for stage in REQUESTS[1 : REQUESTS.index(until)]:
+        for stage in REQUESTS[2 : REQUESTS.index(until)]:
             for name in session.expected:
-                if stage is Kind.OPEN:
-                    self.sites[name].handle(self.start)
                 request = self.open(attempt) if stage is Kind.OPEN else session.requests[name]
                 session.receive(self.sites[name].handle(request))
             session.close()

@@ -29,7 +29,8 @@ from fedbcs_protocols.secagg import Journal
 from fedbcs_protocols.wire import Kind, decode
 from fedbcs_secure.errors import FedBCSError
 from fedbcs_secure.federation.combine import initial_state
-from fedbcs_secure.federation.journal import FileJournals
+from fedbcs_secure.federation.journal import Begun, FileJournals
+from fedbcs_secure.federation.keyfile import FileKeys
 from fedbcs_secure.federation.layout import layout
 from fedbcs_secure.federation.marks import FileMarks
 from fedbcs_secure.federation.state import GlobalState, load_state, save_state
@@ -59,9 +60,9 @@ class MarkedJournals:
         self._inner, self._moments = inner, moments
         self.latest, self.forget = inner.latest, inner.forget
 
-    def begin(self, binding: Binding) -> Journal:
+    def begin(self, begun: Begun) -> Journal:
         self._moments.pass_by("before begin")
-        journal = MarkedJournal(self._inner.begin(binding), self._moments)
+        journal = MarkedJournal(self._inner.begin(begun), self._moments)
         self._moments.pass_by("after begin")
         return journal
 
@@ -105,7 +106,8 @@ class Federation:
         marks = {
             name: DyingMarks(FileMarks(folder / f"{name}.marks"), self.moments) for name in SITES
         }
-        self.cast = Cast(study, plan, dict(marks))
+        keys = {name: FileKeys(folder / f"{name}.keys", bytes(32)) for name in SITES}
+        self.cast = Cast(study, plan, dict(marks), dict(keys))
 
     def load(self, party: str) -> GlobalState:
         path = self.folder / f"{party}.safetensors"

@@ -36,6 +36,9 @@ _SEAL_MAGIC, _UNCOMPRESSED, _ZSTD = 0xA15E, 0, 2
 _ZSTD_MAGIC = 0xFD2FB528
 _SPECIMEN_TRIES = 8
 _KEY_LABEL = "ckks secret key"
+_TOP = np.uint64(PRIME_BITS)
+_MASK = np.uint64((1 << PRIME_BITS) - 1)
+_SHIFTS = np.arange(0, PRIME_BITS, 4, dtype=np.uint64)[:, None]
 
 
 class Scratch(Protocol):
@@ -61,25 +64,40 @@ def pack_words(words: Polynomial) -> bytes:
     others (CK-3.2).
     """
     rows = words.reshape(_ROWS, -1)
-    shifts = np.arange(0, PRIME_BITS, 4, dtype=np.uint64)[:, None]
-    nibbles = (rows[-1] >> shifts) << np.uint64(PRIME_BITS)
-    packed: Polynomial = rows[:-1] | nibbles
+    packed: Polynomial = rows[:-1] | (rows[-1] >> _SHIFTS) << _TOP
     return packed.astype("<u8").tobytes()
 
 
-def unpack_words(data: Buffer, sender: str) -> Polynomial:
-    """The inverse of :func:`pack_words`. Raises :class:`BadCiphertext` for numbers from q on."""
+def unpack_words(data: Buffer, sender: str, out: Polynomial | None = None) -> Polynomial:
+    """The inverse of :func:`pack_words`, into ``out`` if that is given.
+
+    Raises :class:`BadCiphertext` for numbers from q on.
+    """
     if len(data) != POLYNOMIAL_BYTES:
         raise BadCiphertext(sender, f"a polynomial of {len(data)} bytes, not {POLYNOMIAL_BYTES}")
     packed = np.frombuffer(data, "<u8").reshape(_ROWS - 1, -1)
-    out = np.empty((_ROWS, DEGREE // _ROWS), np.uint64)
-    np.bitwise_and(packed, np.uint64((1 << PRIME_BITS) - 1), out=out[:-1])
-    shifts = np.arange(0, PRIME_BITS, 4, dtype=np.uint64)[:, None]
-    out[-1] = np.bitwise_or.reduce((packed >> np.uint64(PRIME_BITS)) << shifts, axis=0)
+    words = np.empty(DEGREE, np.uint64) if out is None else out
+    rows = words.reshape(_ROWS, -1)
+    np.bitwise_and(packed, _MASK, out=rows[:-1])
+    np.bitwise_or.reduce((packed >> _TOP) << _SHIFTS, axis=0, out=rows[-1])
     # CK-3.3: one spelling of each residue.
-    if int(out.max()) >= PRIME:
+    if int(words.max()) >= PRIME:
         raise BadCiphertext(sender, "a coefficient that is no residue")
-    return out.reshape(-1)
+    return words
+
+
+class _Mould:
+    """What SEAL reads for a ciphertext, with room for the words of its polynomials."""
+
+    def __init__(self, head: bytes, polynomials: int, tail: bytes) -> None:
+        start = _SEAL_HEADER.size + len(head)
+        size = start + polynomials * _WORDS_BYTES + len(tail)
+        header = _SEAL_HEADER.pack(_SEAL_MAGIC, _SEAL_HEADER.size, 4, 3, _UNCOMPRESSED, 0, size)
+        self.data = bytearray(header + head + bytes(polynomials * _WORDS_BYTES) + tail)
+        self.polynomials = [
+            np.frombuffer(self.data, "<u8", DEGREE, start + at * _WORDS_BYTES)
+            for at in range(polynomials)
+        ]
 
 
 class Context:
@@ -97,40 +115,39 @@ class Context:
         thing.save(self.scratch.path)  # type: ignore[attr-defined]
         return _content(self.scratch.read())
 
-    def loaded(self, head: bytes, *parts: Buffer) -> sealapi.Ciphertext:
-        """The ciphertext of a content that was put together here."""
-        size = _SEAL_HEADER.size + len(head) + sum(len(part) for part in parts)
-        self.scratch.write(b"".join((_seal_header(size), head, *parts)))
-        out = sealapi.Ciphertext(self.seal)
-        out.load(self.seal, self.scratch.path)
-        return out
-
     def fresh(self, data: Buffer, sender: str) -> sealapi.Ciphertext:
         """A site's ciphertext (CK-3.1). Raises :class:`BadCiphertext`."""
         view = memoryview(data)
         if len(view) != FRESH_BYTES:
             raise BadCiphertext(sender, f"a ciphertext of {len(view)} bytes, not {FRESH_BYTES}")
-        words = unpack_words(view[SEED_BYTES:], sender)
-        return self.loaded(
-            self._fresh_head, words.astype("<u8").tobytes(), self._seed_head, view[:SEED_BYTES]
-        )
+        mould = self._fresh
+        unpack_words(view[SEED_BYTES:], sender, mould.polynomials[0])
+        mould.data[-SEED_BYTES:] = view[:SEED_BYTES]
+        return self._loaded(mould)
 
     def both(self, data: Buffer, sender: str) -> sealapi.Ciphertext:
         """An aggregate ciphertext (CK-3.4). Raises :class:`BadCiphertext`."""
         view = memoryview(data)
         if len(view) != SUM_BYTES:
             raise BadCiphertext(sender, f"a ciphertext of {len(view)} bytes, not {SUM_BYTES}")
-        halves = [
-            unpack_words(view[at : at + POLYNOMIAL_BYTES], sender) for at in (0, POLYNOMIAL_BYTES)
-        ]
+        mould = self._sum
+        for at, polynomial in enumerate(mould.polynomials):
+            start = at * POLYNOMIAL_BYTES
+            unpack_words(view[start : start + POLYNOMIAL_BYTES], sender, polynomial)
         # CK-3.5: its "message" would be there for all to read, whatever the key.
-        if not halves[1].any():
+        if not mould.polynomials[1].any():
             raise BadCiphertext(sender, "a ciphertext that hides nothing")
-        return self.loaded(self._sum_head, *(half.astype("<u8").tobytes() for half in halves))
+        return self._loaded(mould)
+
+    def _loaded(self, mould: _Mould) -> sealapi.Ciphertext:
+        self.scratch.write(mould.data)
+        out = sealapi.Ciphertext(self.seal)
+        out.load(self.seal, self.scratch.path)
+        return out
 
     def sum_bytes(self, ciphertext: sealapi.Ciphertext) -> bytes:
         """The words of both polynomials, packed."""
-        words = np.frombuffer(self.saved(ciphertext)[len(self._sum_head) :], "<u8")
+        words = np.frombuffer(self.saved(ciphertext)[-2 * _WORDS_BYTES :], "<u8")
         return pack_words(words[:DEGREE]) + pack_words(words[DEGREE:])
 
     @cached_property
@@ -150,19 +167,16 @@ class Context:
         tail = len(fresh) - head - _WORDS_BYTES
         if head <= 0 or tail <= SEED_BYTES:
             raise LocalError("this build of SEAL saves ciphertexts in a form that is not known")
-        return fresh[:head], fresh[head + _WORDS_BYTES : -SEED_BYTES], both[:head]
+        return fresh[:head], fresh[head + _WORDS_BYTES :], both[:head]
 
-    @property
-    def _fresh_head(self) -> bytes:
-        return self._specimens[0]
+    @cached_property
+    def _fresh(self) -> _Mould:
+        head, tail, _ = self._specimens
+        return _Mould(head, 1, tail)
 
-    @property
-    def _seed_head(self) -> bytes:
-        return self._specimens[1]
-
-    @property
-    def _sum_head(self) -> bytes:
-        return self._specimens[2]
+    @cached_property
+    def _sum(self) -> _Mould:
+        return _Mould(self._specimens[2], 2, b"")
 
 
 class SecretContext(Context):
@@ -184,14 +198,15 @@ class SecretContext(Context):
         """A fresh ciphertext: seed and packed words. Its randomness is the operating system's."""
         self.encoder.encode(slots.tolist(), self.params.scale, self._plain)
         content = self.saved(self._encryptor.encrypt_symmetric(self._plain))
-        start = len(self._fresh_head)
+        start = len(self._specimens[0])
         words = np.frombuffer(content[start : start + _WORDS_BYTES], "<u8")
         return bytes(content[-SEED_BYTES:]) + pack_words(words)
 
     def decrypt(self, ciphertext: sealapi.Ciphertext) -> Slots:
         """The slots, noise and all: for :func:`packing.unpack`, and never to be shown (CK-5.2)."""
         self._decryptor.decrypt(ciphertext, self._plain)
-        return np.array(self.encoder.decode_complex(self._plain))
+        slots = self.encoder.decode_complex(self._plain)
+        return np.fromiter(slots, np.complex128, len(slots))
 
     def __repr__(self) -> str:
         return "SecretContext(key redacted)"
@@ -221,10 +236,6 @@ def _secret_key(secret: bytes, study_digest: bytes, epoch: int) -> sealapi.Secre
     halves = b"".join(study_key(secret, _KEY_LABEL, study_digest, epoch, half) for half in (0, 1))
     seeded = _seal_context(struct.unpack("<8Q", halves))
     return sealapi.KeyGenerator(seeded).secret_key()
-
-
-def _seal_header(size: int) -> bytes:
-    return _SEAL_HEADER.pack(_SEAL_MAGIC, _SEAL_HEADER.size, 4, 3, _UNCOMPRESSED, 0, size)
 
 
 def _content(saved: bytes) -> memoryview:

@@ -53,7 +53,7 @@ class CkksCombiner:
         self._sums: list[Any] = []
         self._announced = Announced(frozenset(), bytes(DIGEST_BYTES))
         self._transcript = b""
-        self._aggregate = b""
+        self._aggregate = bytearray()
         self._signatures: Mapping[int, bytes] = {}
 
     @property
@@ -136,12 +136,12 @@ class CkksCombiner:
 
     def _announce(self, members: frozenset[int]) -> None:
         setting = self._setting
-        pieces = bytearray()
+        self._aggregate = bytearray()
         for index in range(len(self._sums)):
-            pieces += self._context.sum_bytes(self._sums[index])
+            self._aggregate += self._context.sum_bytes(self._sums[index])
+            # One held twice is enough.
             self._sums[index] = None
         self._sums = []
-        self._aggregate = bytes(pieces)
         self._announced = Announced(members, aggregate_digest(self._aggregate))
         self._transcript = transcript(setting, self._announced)
         request = self._seal(

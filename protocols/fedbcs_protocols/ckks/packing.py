@@ -35,22 +35,23 @@ def unpack(slots: Slots, params: ParameterSet, added: int) -> tuple[Words, float
     Raises :class:`SumOutOfRange` for a digit that no sum of ``added`` values can have (CK-5.3).
     """
     components = np.ascontiguousarray(slots).view(np.float64)
-    if not np.isfinite(components).all() or float(np.abs(components).max()) > 2.0**60:
+    if not np.isfinite(components).all() or float(np.abs(components).max()) >= 2.0**52:
         raise SumOutOfRange(COMBINER, "a decrypted value is beyond what a sum can be")
     whole = np.rint(components)
     components = components - whole
     squares = float(np.dot(components, components))
-    rest = whole.astype(np.int64)
-    out = np.empty((params.fields, DEGREE), np.int64)
-    base, half = params.base, params.base // 2
+    out = np.empty((params.fields, DEGREE), np.float64)
+    base, half = float(params.base), params.base / 2
     for row in out[:-1]:
-        # The digit nearest to zero, -B/2 <= d < B/2.
-        row[:] = ((rest + half) % base) - half
-        rest = (rest - row) // base
-    out[-1] = rest
+        # The digit nearest to zero, -B/2 <= d < B/2. Exact: numbers are whole and below 2^52, so a
+        # quotient is off by at most half of 1/B, and none that is below a whole number reaches it.
+        upper = np.floor((whole + half) / base)
+        np.subtract(whole, upper * base, out=row)
+        whole = upper
+    out[-1] = whole
     out += added << (params.bits - 1)
     # CK-5.3
-    if int(out.min()) < 0 or int(out.max()) > added * ((1 << params.bits) - 1):
+    if float(out.min()) < 0 or float(out.max()) > added * ((1 << params.bits) - 1):
         raise SumOutOfRange(COMBINER, f"a decrypted value is no sum of {added} sites' values")
     return out.astype(np.uint32).reshape(-1), squares
 

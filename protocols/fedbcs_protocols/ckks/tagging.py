@@ -72,4 +72,4 @@ class Gathered:
         tagger.check(values, self._limbs.reshape(-1), [setting.names[p] for p in sorted(members)])
         if fault is not None:
             raise fault
-        return values[setting.sites : setting.sites + setting.count].copy()
+        return values[setting.sites : setting.sites + setting.count]

@@ -102,14 +102,15 @@ class KeyRing:
         """The ring of a site that was away, with what another one gave it (GK-4)."""
         if epoch < self.epoch:
             raise Refused(f"the keys given are of epoch {epoch}, this site is at {self.epoch}")
+        if len({s.epoch for s in secrets}) < len(secrets):
+            raise Refused("two keys of one epoch were given")
         mine = {s.epoch: s for s in self.secrets}
         for secret in secrets:
             # GK-4.4
             if secret.key_id in self.given_up:
                 continue
-            held = mine.setdefault(secret.epoch, secret)
-            if held.secret != secret.secret:
-                raise Refused(f"epoch {secret.epoch} has another key here")
+            # A key that this site dealt and nobody took gives way to the one that the others have.
+            mine[secret.epoch] = secret
         burned = self.burned and epoch == self.epoch
         ordered = tuple(mine[e] for e in sorted(mine))[-MAX_HELD:]
         return replace(self, epoch=epoch, burned=burned, secrets=ordered)

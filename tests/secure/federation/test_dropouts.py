@@ -135,7 +135,7 @@ def test_finch_with_a_site_less(start: Start, stage: str) -> None:
     cast = Cast(study, plan)
     combiner, lines = cast.combiner(), Lines(cast.sites(state))
     drops = [Drop("B", stage, 0)]
-    first = combiner.run(DroppingChannel(lines, drops, 0, plain=True), state)
+    first = combiner.run(DroppingChannel(lines, drops, 0, at_once=True), state)
     assert first.survivors == in_the_sum("ABCDE", drops, 0)
     assert lines.sites["B"].state is state
     for item in first.state.prototypes:
@@ -162,7 +162,7 @@ def test_a_site_that_was_away_catches_up(start: Start, stage: str, protection: s
     combiner, lines = cast.combiner(), Lines(cast.sites(state))
     drops = [Drop("B", stage, 0), Drop("B", "ready", 1), Drop("B", "ready", 2)]
     for index in range(4):
-        channel = DroppingChannel(lines, drops, index, plain=protection == "none")
+        channel = DroppingChannel(lines, drops, index, at_once=protection != "secagg")
         # away for a whole round means away for the sums of earlier rounds, too
         result = combiner.run(Away(channel, "B") if index in (1, 2) else channel, state)
         state = result.state
@@ -316,7 +316,7 @@ def test_a_site_is_silent_from_its_stage_to_the_end_of_its_round(
     cast = Cast(study, plan)
     # of two stages for one site and round, the earlier counts
     drops = [Drop("A", "sum", 0), Drop("A", first, 0), Drop("B", "ready", 1)]
-    channel = DroppingChannel(Echo(), drops, 0, plain=plain)
+    channel = DroppingChannel(Echo(), drops, 0, at_once=plain)
     for kind, stage in zip(REQUESTS, STAGES, strict=True):
         frame = cast.frame(kind, cast.parties.binding(state, 0), 0)
         answered = dict(channel.exchange(dict.fromkeys("ABC", frame)))
@@ -325,7 +325,7 @@ def test_a_site_is_silent_from_its_stage_to_the_end_of_its_round(
         assert set(answered) == ({"B", "C"} if gone else {"A", "B", "C"})
         assert decode(frame, ANYTHING).kind is kind
     # what it missed in an earlier round it gets
-    later = DroppingChannel(Echo(), [Drop("A", "ready", 1)], 1, plain=plain)
+    later = DroppingChannel(Echo(), [Drop("A", "ready", 1)], 1, at_once=plain)
     frame = cast.frame(Kind.SUM, cast.parties.binding(state, 1), 4)
     assert set(dict(later.exchange({"A": frame}))) == {"A"}
 

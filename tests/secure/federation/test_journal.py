@@ -18,15 +18,20 @@ from fedbcs_protocols.binding import Binding
 from fedbcs_protocols.errors import LocalError
 from fedbcs_protocols.secagg.journal import CLOSE, frame_in, frame_record
 from fedbcs_secure.errors import RunFolderError
-from fedbcs_secure.federation.journal import FileJournal, FileJournals, NoJournals
+from fedbcs_secure.federation.journal import Begun, FileJournal, FileJournals, NoJournals
 
 FIRST = Binding(b"s" * 32, 7, 0, 1, b"g" * 32)
 RECORDS = [b"Fone", b"C", b"F" + bytes(300), b"", b"Flast"]
 HEAD_BYTES = 12
+KEY_ID = b"k" * 32
+
+
+def begun(binding: Binding) -> Begun:
+    return Begun(binding, KEY_ID)
 
 
 def written(folder: Path, records: list[bytes], binding: Binding = FIRST) -> Path:
-    journal = FileJournals(folder).begin(binding)
+    journal = FileJournals(folder).begin(begun(binding))
     for record in records:
         journal.append(record)
     journal.sync()
@@ -42,7 +47,7 @@ def held(folder: Path, binding: Binding = FIRST) -> list[bytes]:
 def test_what_was_appended_is_read_back(tmp_path: Path) -> None:
     written(tmp_path, RECORDS)
     assert held(tmp_path) == RECORDS
-    assert FileJournals(tmp_path).latest(FIRST) == FIRST
+    assert FileJournals(tmp_path).latest(FIRST) == begun(FIRST)
 
 
 def test_a_reopened_journal_goes_on(tmp_path: Path) -> None:
@@ -79,7 +84,7 @@ def test_sync_reaches_the_disk_and_begin_the_folder(
     if not Path("/proc/self/fd").exists():
         pytest.skip("needs /proc to see which file was synced")
     monkeypatch.setattr(os, "fsync", fsync)
-    journal = FileJournals(tmp_path / "deep" / "folder").begin(FIRST)
+    journal = FileJournals(tmp_path / "deep" / "folder").begin(begun(FIRST))
     (path,) = (tmp_path / "deep" / "folder").iterdir()
     assert synced == [path, path.parent]
     journal.append(b"Fone")
@@ -110,7 +115,7 @@ def test_a_tail_cut_at_any_byte_leaves_a_prefix(tmp_path: Path) -> None:
     for cut in range(len(whole) + 1):
         path.write_bytes(whole[:cut])
         complete = sum(end <= cut for end in ends)
-        assert FileJournals(tmp_path).latest(FIRST) == (FIRST if complete else None)
+        assert FileJournals(tmp_path).latest(FIRST) == (begun(FIRST) if complete else None)
         if complete:
             assert held(tmp_path) == RECORDS[: complete - 1]
             # what was half written is gone for good, and the journal goes on behind the rest
@@ -172,16 +177,16 @@ def test_the_latest_attempt_of_this_very_round(tmp_path: Path) -> None:
     assert journals.latest(FIRST) is None
     for attempt in (0, 3, 12, 2):
         written(tmp_path, [b"C"], replace(FIRST, attempt=attempt))
-    assert journals.latest(FIRST) == replace(FIRST, attempt=12)
+    assert journals.latest(FIRST) == begun(replace(FIRST, attempt=12))
     for other in (
         replace(FIRST, attempt=20, study_digest=b"t" * 32),
         replace(FIRST, attempt=21, round=8),
         replace(FIRST, attempt=22, phase=0),
         replace(FIRST, attempt=23, state_digest=b"g" * 31 + b"h"),
     ):
-        journals.begin(other)
-    assert journals.latest(FIRST) == replace(FIRST, attempt=12)
-    assert journals.latest(replace(FIRST, round=8)) == replace(FIRST, attempt=21, round=8)
+        journals.begin(begun(other))
+    assert journals.latest(FIRST) == begun(replace(FIRST, attempt=12))
+    assert journals.latest(replace(FIRST, round=8)) == begun(replace(FIRST, attempt=21, round=8))
 
 
 def test_files_that_are_no_journals_are_ignored(tmp_path: Path) -> None:
@@ -200,15 +205,15 @@ def test_files_that_are_no_journals_are_ignored(tmp_path: Path) -> None:
     journal = FileJournals(tmp_path).reopen(replace(FIRST, attempt=12))[0]
     journal.append(b"short")
     journal.sync()
-    assert FileJournals(tmp_path).latest(FIRST) == FIRST
+    assert FileJournals(tmp_path).latest(FIRST) == begun(FIRST)
 
 
 def test_forget_removes_the_round_and_what_a_crash_left_of_those_before(tmp_path: Path) -> None:
     journals = FileJournals(tmp_path)
     for attempt in (0, 1):
-        journals.begin(replace(FIRST, attempt=attempt))
+        journals.begin(begun(replace(FIRST, attempt=attempt)))
     for round_ in (0, 6, 8, 100):
-        journals.begin(replace(FIRST, round=round_))
+        journals.begin(begun(replace(FIRST, round=round_)))
     (tmp_path / "README").write_bytes(b"by hand")
     journals.forget(replace(FIRST, attempt=1))
     left = ["0000000008", "0000000100", "README"]
@@ -221,7 +226,7 @@ def test_forget_removes_the_round_and_what_a_crash_left_of_those_before(tmp_path
 
 def test_no_journals_keep_nothing(tmp_path: Path) -> None:
     journals = NoJournals()
-    journal = journals.begin(FIRST)
+    journal = journals.begin(begun(FIRST))
     journal.append(b"C")
     journal.sync()
     assert journals.latest(FIRST) is None
@@ -244,12 +249,12 @@ def test_records_say_what_they_are() -> None:
 def test_two_studies_in_a_folder_do_not_touch_each_others_journals(tmp_path: Path) -> None:
     written(tmp_path, [b"C"])
     other = replace(FIRST, study_digest=b"o" * 32)
-    FileJournals(tmp_path).begin(other)
-    assert FileJournals(tmp_path).latest(FIRST) == FIRST
+    FileJournals(tmp_path).begin(begun(other))
+    assert FileJournals(tmp_path).latest(FIRST) == begun(FIRST)
     assert list(FileJournals(tmp_path).reopen(FIRST)[1]) == [b"C"]
     FileJournals(tmp_path).forget(FIRST)
     assert FileJournals(tmp_path).latest(FIRST) is None
-    assert FileJournals(tmp_path).latest(other) == other
+    assert FileJournals(tmp_path).latest(other) == begun(other)
 
 
 def test_nothing_is_written_behind_half_a_record(tmp_path: Path) -> None:

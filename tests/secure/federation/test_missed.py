@@ -18,6 +18,7 @@ from fedbcs_protocols.errors import (
 from fedbcs_protocols.wire import Frame, Kind, seal
 from fedbcs_secure.federation.missed import MAX_MISSED, MissedSums, SumShelf, Told
 
+STATE = bytes(range(32))
 ROSTER = {name: known_identity(name).public for name in "ABC"}
 
 
@@ -29,7 +30,7 @@ def told(number: int) -> Told:
 def accepted(name: str, item: Told, **changes: int) -> bytes:
     sequence = changes.get("sequence", item.sequence)
     kind = Kind(changes.get("kind", Kind.ACCEPTED))
-    return seal(Frame(kind, item.binding, name, sequence, b""), known_identity(name))
+    return seal(Frame(kind, item.binding, name, sequence, STATE), known_identity(name))
 
 
 class Script:
@@ -85,7 +86,7 @@ def test_only_the_sites_own_acceptance_of_that_very_frame_counts() -> None:
         accepted("B", first, sequence=1): WrongBinding,
         accepted("B", first, kind=Kind.READY): UnexpectedFrame,
         b"": MalformedFrame,
-        seal(Frame(Kind.ACCEPTED, first.binding, "B", 2, b""), known_identity("A")): BadSignature,
+        seal(Frame(Kind.ACCEPTED, first.binding, "B", 2, STATE), known_identity("A")): BadSignature,
     }
     for reply, error in wrong.items():
         missed = MissedSums(dict(ROSTER))

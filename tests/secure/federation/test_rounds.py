@@ -105,7 +105,7 @@ def test_above_32_sites_the_sparse_graph_gives_the_same_state_too(start: Start) 
         )
         assert not cast.parties.terms.graph.complete
         drops = [Drop("s7", "masked_input", 0)]
-        channel = DroppingChannel(lines, drops, 0, plain=protection == "none")
+        channel = DroppingChannel(lines, drops, 0, at_once=protection != "secagg")
         result = combiner.run(channel, state)
         assert len(result.survivors) == 39
         digests.append(result.state.digest)
