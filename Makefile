@@ -55,7 +55,8 @@ bench: $(BENCH_VENV)/.installed
 $(FUZZ_VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(FUZZ_VENV)
 	$(FUZZ_VENV)/bin/python -m pip install --quiet --upgrade pip
-	$(FUZZ_VENV)/bin/python -m pip install --quiet 'atheris>=3,<4' 'numpy>=2,<3' 'cryptography>=44,<51'
+	$(FUZZ_VENV)/bin/python -m pip install --quiet 'atheris>=3,<4' 'numpy>=2,<3' \
+	  'cryptography>=44,<51' 'tenseal>=0.3.18,<0.4'
 	touch $@
 
 fuzz: $(FUZZ_VENV)/.installed

@@ -46,7 +46,8 @@ Whole sums, every frame of every party (secagg_parts/):
 
 server_unmask_s_n64_drop20   CPU seconds to take the masks off: 64 sites, 20 of them gone
 stages_share_of_round        stages of 4 sites and combiner / (the same + their round of training),
-                             CPU seconds of all threads
+                             CPU seconds of all threads; without tags
+verified_stages_share_of_round  the same with the key stage and the tags, as is the default
 stages_cpu_s, training_cpu_s the two; real images where FEDBCS_REAL_DATA names them
 training_s                   the latter by the clock
 growth_...                   with --growth: lists over the number of sites

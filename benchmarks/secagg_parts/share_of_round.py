@@ -16,7 +16,8 @@ def measure(data: str | None, width: int, size_px: int, patients: int) -> dict[s
     Training: one round of the default study over the first four sites of ``data`` (None: the real
     images of FEDBCS_REAL_DATA, else synthetic MRI with ``patients`` a site), one site after
     another. Stages: all frames of four sites and the combiner, from *advertise* to the opened sum,
-    for a vector of the network's length, median of three.
+    for a vector of the network's length, median of three. Verified: the key stage before and the
+    tags as well, as is the default.
     """
     from fedbcs_secure.cli.options import study_and_settings
     from fedbcs_secure.cli.session import fitting_contract
@@ -38,13 +39,20 @@ def measure(data: str | None, width: int, size_px: int, patients: int) -> dict[s
             weights, dataset.cohorts[site].train, site=site, round_index=0, prototypes=({}, {})
         )
     training, training_cpu = time.perf_counter() - started, time.process_time() - cpu
-    runs = (session.run(SITES, learner.parameters) for _ in range(3))
-    times = [SITES * sum(costs.site.values()) + sum(costs.combiner.values()) for costs in runs]
-    stages = sorted(times)[1]
+    stages, verified = (_stages(learner.parameters, verified=flag) for flag in (False, True))
     return {
         "training_s": training,
         "training_cpu_s": training_cpu,
         "stages_cpu_s": stages,
         "stages_share_of_round": stages / (training_cpu + stages),
+        "verified_stages_cpu_s": verified,
+        "verified_stages_share_of_round": verified / (training_cpu + verified),
         "stages_parameters": float(learner.parameters),
     }
+
+
+def _stages(count: int, *, verified: bool) -> float:
+    """CPU seconds of all parties, median of three."""
+    runs = (session.run(SITES, count, verified=verified) for _ in range(3))
+    times = [SITES * sum(costs.site.values()) + sum(costs.combiner.values()) for costs in runs]
+    return sorted(times)[1]

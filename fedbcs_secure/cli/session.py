@@ -94,7 +94,8 @@ def execute(
     first = folder.completed()
     sharing = "no exchange"
     if study.federated:
-        sharing = f"{study.protection}, {study.threshold} of {len(dataset.sites)} sites must stay"
+        checked = ", sums verified" if study.group_key else ""
+        sharing = f"{study.protection}{checked}, {study.threshold} of {len(dataset.sites)} sites must stay"
     title = (
         f"{study.method} · {sharing} · "
         f"{len(dataset.sites)} sites · {learner.parameters:,} parameters · {learner.runtime}"

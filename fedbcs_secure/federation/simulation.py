@@ -228,6 +228,7 @@ class Simulation:
             "protection": self.study.protection if self.study.federated else "none",
             "rounds": self.study.rounds,
             "seed": self.study.seed,
+            "verified_sum": self.study.group_key if self.study.federated else None,
             "threshold": self.study.threshold if self.study.federated else None,
             "colluders": self.study.colluders if self.study.federated else None,
             "rounds_missed": {

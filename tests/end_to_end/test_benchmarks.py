@@ -15,6 +15,7 @@ QUICK = {
     "alignment.py": ("--repeats", "1", "--size", "32", "--memory-runs", "1"),
     "secagg.py": ("--repeats", "1", "--values", "3000", "--data", "synthetic-mri", "--width", "4",
                   "--size", "32", "--patients", "4", "--growth", "4,33"),
+    "ckks.py": ("--quick",),
     "methods.py": ("--rounds", "1", "--width", "4", "--size", "32", "--patients", "5", "--slices",
                    "1"),
 }  # fmt: skip
@@ -26,6 +27,9 @@ KEYS = {
                   "quantise_speedup", "flower_mask_serialise_ms_n4", "flower_quantise_ms",
                   "flower_bytes_per_parameter", "server_unmask_s_n64_drop20",
                   "stages_share_of_round", "growth_masks", "growth_down_bytes"},
+    "ckks.py": {"upload_bytes_per_parameter", "download_bytes_per_parameter", "encrypt_speedup",
+                "add_speedup", "decrypt_speedup", "peak_site_mb", "peak_combiner_mb", "tag_ms",
+                "noise_ratio", "nvflare_encrypt_speedup", "key_stage_ms_n4"},
     "methods.py": {"mean_dice", "worst_dice"},
 }  # fmt: skip
 
