@@ -90,12 +90,18 @@ def execute(
             "[yellow]note:[/] FINCH shows every site's prototypes to the server, and its authors "
             "exclude commercial use of their method; this is a research mode."
         )
+    if study.federated and study.protection == "ckks":
+        console.print(
+            "[yellow]note:[/] under ckks all sites share one key: a server that works with one "
+            "site reads every site. secagg has no such key."
+        )
     _advise(study, console)
     first = folder.completed()
     sharing = "no exchange"
     if study.federated:
-        checked = ", sums verified" if study.group_key else ""
-        sharing = f"{study.protection}{checked}, {study.threshold} of {len(dataset.sites)} sites must stay"
+        checked = " verified" if study.group_key and study.protection == "secagg" else ""
+        stay = f"{study.threshold} of {len(dataset.sites)} sites must stay"
+        sharing = f"{study.protection}{checked}, {stay}"
     title = (
         f"{study.method} · {sharing} · "
         f"{len(dataset.sites)} sites · {learner.parameters:,} parameters · {learner.runtime}"

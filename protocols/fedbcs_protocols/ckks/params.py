@@ -6,10 +6,11 @@ of b-bit values do not carry over. Encrypted is Δ times that. It comes out exac
 
 - the message fits:   Δ·√2·M + n·W < q/2   with M the largest component a sum can have, and
 - the noise is small: Δ/2 ≥ √(2V·(ln 2C + λ ln 2)), so that the chance that any of C components is
-  rounded wrong is at most 2^-λ, with V = n·(10.5 + 1/12)·N/2 the variance of a component.
+  rounded wrong is at most 2^-λ, with V = (n·10.5 + n²/12)·N/2 the variance of a component.
 
-(10.5: SEAL's centred binomial noise; 1/12: the rounding of the encoder; a component of a slot is a
-sum of N such terms of which half the variance is in its real part. W = 21.5 bounds one term.)
+(10.5: SEAL's centred binomial noise; n²/12: the rounding of the encoder, which is n/12 for different
+vectors, but adds up if all sites send the same; a component of a slot is a sum of N such terms of
+which half the variance is in its real part. W = 21.5 bounds one term.)
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ COMPONENTS = 1 << 23
 _HALF_GAP = 16.0
 """Standard deviations of noise up to the next rounding error, where the message leaves room."""
 _EXACT_BITS = 52
+_SUM_BITS = 32
+"""A sum is a vector of 32-bit words, whatever carries it."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,10 @@ class ParameterSet:
                 f"{self.fields} fields of {self.bits} bits from {self.sites} sites do not fit "
                 f"into a ciphertext: {-self.margin_bits:.1f} bits too many"
             )
+        if self.sites * ((1 << self.bits) - 1) >= 1 << _SUM_BITS:
+            raise LocalError(
+                f"sums of {self.bits} bits from {self.sites} sites need over {_SUM_BITS} bits"
+            )
         if self.payload < self.sites + 1:
             raise LocalError("a ciphertext cannot hold a field for each site")
 
@@ -80,7 +87,7 @@ class ParameterSet:
     @property
     def variance(self) -> float:
         """V, of a component of a sum over all sites, before it is divided by the scale."""
-        return variance(self.sites)
+        return variance_bounds(self.sites)[1]
 
     @property
     def needed_scale(self) -> float:
@@ -140,8 +147,14 @@ class ParameterSet:
 
 
 def variance(sites: int) -> float:
-    """V of a sum over ``sites`` ciphertexts: n·(10.5 + 1/12)·N/2."""
+    """Of a component of a sum over ``sites`` different vectors: n·(10.5 + 1/12)·N/2."""
     return sites * (NOISE_VARIANCE + ENCODING_VARIANCE) * DEGREE / 2
+
+
+def variance_bounds(sites: int) -> tuple[float, float]:
+    """The same where the encoder rounds nothing, and where all sites round alike."""
+    noise = sites * NOISE_VARIANCE
+    return noise * DEGREE / 2, (noise + sites**2 * ENCODING_VARIANCE) * DEGREE / 2
 
 
 def parameter_set(sites: int, bits: int) -> ParameterSet:
