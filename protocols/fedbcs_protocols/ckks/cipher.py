@@ -240,9 +240,9 @@ def _secret_key(secret: bytes, study_digest: bytes, epoch: int) -> sealapi.Secre
 
 def _content(saved: bytes) -> memoryview:
     """What is in a file that SEAL saved: words look random, so zstd stores them as they are."""
-    view = memoryview(saved)
-    magic, header, _, _, mode, _, size = _SEAL_HEADER.unpack_from(view)
-    if magic != _SEAL_MAGIC or header != _SEAL_HEADER.size or size != len(view):
+    view, least = memoryview(saved), _SEAL_HEADER.size + 5
+    magic, header, _, _, mode, _, size = _SEAL_HEADER.unpack_from(saved.ljust(least, b"\0"))
+    if magic != _SEAL_MAGIC or header != _SEAL_HEADER.size or not least <= size == len(view):
         raise LocalError("this build of SEAL saves in a form that is not known")
     if mode == _UNCOMPRESSED:
         return view[header:]
@@ -251,14 +251,15 @@ def _content(saved: bytes) -> memoryview:
     # One segment, no checksum, no dictionary: the frame header is the size and nothing else.
     width = {0: 1, 1: 2, 2: 4, 3: 8}[descriptor >> 6]
     at = start + 5 + width
-    pieces = []
-    while True:
+    pieces, last = [], 0
+    while not last:
         block = int.from_bytes(view[at : at + 3], "little")
         last, kind, length = block & 1, block >> 1 & 3, block >> 3
+        at += 3
         if zstd != _ZSTD_MAGIC or mode != _ZSTD or descriptor & 0x3F != 0x20 or kind != 0:
             raise LocalError("SEAL compressed a ciphertext, which should not be possible")
-        pieces.append(view[at + 3 : at + 3 + length])
-        at += 3 + length
-        if last:
-            break
+        if at + length > len(view):
+            raise LocalError("what SEAL saved is cut short")
+        pieces.append(view[at : at + length])
+        at += length
     return pieces[0] if len(pieces) == 1 else memoryview(b"".join(pieces))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from fedbcs_protocols.binding import COMBINER
 from fedbcs_protocols.ckks.cipher import SUM_BYTES, Scratch
 from fedbcs_protocols.ckks.messages import (
@@ -105,6 +107,9 @@ def _decrypted(
     members = agreement.announced.members
     context = context_of(setting, secret, scratch)
     gathered, squares, fault = Gathered(setting), 0.0, None
+    # Stands for what cannot be kept, so that keeping and checking takes as long for it.
+    largest = len(members) * ((1 << setting.params.bits) - 1)
+    other = np.full(setting.params.capacity, largest, np.uint32)
     for index in range(setting.chunks):
         piece = ciphertexts[index * SUM_BYTES : (index + 1) * SUM_BYTES]
         try:
@@ -112,7 +117,7 @@ def _decrypted(
             values, residue = unpack(slots, setting.params, len(members))
         except PeerError as error:
             fault = fault or error
-            continue
+            values, residue = other, 0.0
         gathered.put(index, values)
         squares += residue
     tagger = tagger_of(setting, secret.secret, secret.epoch)

@@ -35,8 +35,10 @@ def unpack(slots: Slots, params: ParameterSet, added: int) -> tuple[Words, float
     Raises :class:`SumOutOfRange` for a digit that no sum of ``added`` values can have (CK-5.3).
     """
     components = np.ascontiguousarray(slots).view(np.float64)
-    if not np.isfinite(components).all() or float(np.abs(components).max()) >= 2.0**52:
-        raise SumOutOfRange(COMBINER, "a decrypted value is beyond what a sum can be")
+    beyond = not np.isfinite(components).all() or float(np.abs(components).max()) >= 2.0**52
+    if beyond:
+        # CK-5.7: all that follows takes as long as for any other chunk.
+        components = np.zeros_like(components)
     whole = np.rint(components)
     components = components - whole
     squares = float(np.dot(components, components))
@@ -50,10 +52,15 @@ def unpack(slots: Slots, params: ParameterSet, added: int) -> tuple[Words, float
         whole = upper
     out[-1] = whole
     out += added << (params.bits - 1)
+    most = added * ((1 << params.bits) - 1)
+    fits = float(out.min()) >= 0 and float(out.max()) <= most
+    values = np.clip(out, 0, most, out=out).astype(np.uint32).reshape(-1)
     # CK-5.3
-    if float(out.min()) < 0 or float(out.max()) > added * ((1 << params.bits) - 1):
+    if beyond:
+        raise SumOutOfRange(COMBINER, "a decrypted value is beyond what a sum can be")
+    if not fits:
         raise SumOutOfRange(COMBINER, f"a decrypted value is no sum of {added} sites' values")
-    return out.astype(np.uint32).reshape(-1), squares
+    return values, squares
 
 
 NOISE_TOLERANCE = 0.08

@@ -8,7 +8,7 @@ of b-bit values do not carry over. Encrypted is Δ times that. It comes out exac
 - the noise is small: Δ/2 ≥ √(2V·(ln 2C + λ ln 2)), so that the chance that any of C components is
   rounded wrong is at most 2^-λ, with V = (n·10.5 + n²/12)·N/2 the variance of a component.
 
-(10.5: SEAL's centred binomial noise; n²/12: the rounding of the encoder, which is n/12 for different
+(10.5: SEAL's centred binomial noise; n²/12: the encoder's rounding, which is n/12 for different
 vectors, but adds up if all sites send the same; a component of a slot is a sum of N such terms of
 which half the variance is in its real part. W = 21.5 bounds one term.)
 """
@@ -80,7 +80,7 @@ class ParameterSet:
 
     @property
     def largest(self) -> int:
-        """M, the largest magnitude of a component of a sum."""
+        """M, the largest magnitude of a component of a sum (CK-1.2)."""
         half = self.base // 2
         return sum(half * self.base**power for power in range(self.fields))
 

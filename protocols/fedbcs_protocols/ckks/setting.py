@@ -12,7 +12,8 @@ from fedbcs_protocols.errors import LocalError
 from fedbcs_protocols.identity import PublicIdentity
 from fedbcs_protocols.secagg.setting import Terms
 
-MAX_CHUNKS = 1 << 17
+MAX_CHUNKS = 1 << 16
+"""More would not fit into a frame once they are added."""
 
 
 @dataclass(frozen=True, eq=False)

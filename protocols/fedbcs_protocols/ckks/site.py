@@ -125,6 +125,9 @@ class CkksSession:
                 COMBINER,
                 f"an aggregate of {len(members)} sites, the threshold is {setting.terms.threshold}",
             )
+        # GK-6.2: nothing more is done under a key that was given up.
+        if self._keys.ring.find(setting.key_id) is None:
+            raise Refused("this site has given up the key of this sum")
         names = [setting.names[place] for place in members]
         last = self._keys.ring.survivors
         previous = frozenset(setting.names[place] for place in last) if last else None

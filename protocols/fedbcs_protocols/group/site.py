@@ -234,11 +234,13 @@ class SiteKeys:
         # GK-2.2: one helper that lies must not make this site unfit for good.
         if epoch > EPOCHS_A_ROUND * (binding.round + MAX_HELD + 1):
             raise Inconsistent(inner.sender, "the keys are of an epoch that cannot be yet")
-        ring = self.ring.joining(secrets, epoch)
+        ring = self.ring
+        # A site whose deals were lost may be ahead: it stays there, and needs the keys as well.
+        ring = ring.joining(secrets, max(epoch, ring.epoch) if secrets else epoch)
         self.keep(ring)
         self._joining = None
         current = ring.current
-        taken = Taken(epoch, current.key_id if current else bytes(32))
+        taken = Taken(ring.epoch, current.key_id if current else bytes(32))
         return self._seal(Kind.TAKEN, binding, 4, taken.encode())
 
     def burn(self, key_id: bytes) -> None:

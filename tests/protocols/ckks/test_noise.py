@@ -19,7 +19,7 @@ from fedbcs_protocols.ckks.params import (
 CHUNKS = 8
 """A standard deviation from 8 · 4096 components is within 5 % of the true one but for a chance of
 about 10^-36 (its own relative deviation is 1/√(2·32768) = 0.4 %, and components of a ciphertext are
-nearly independent)."""
+nearly independent). With 64 sites two chunks are taken: 2·10^-10."""
 
 
 @pytest.mark.parametrize("added", [1, 4, 64])

@@ -251,14 +251,14 @@ def test_one_wrong_chunk_and_nothing_is_used(small: World, chunk: int, half: int
     """CK-5.7, GK-6.2"""
     aggregate = [bytearray(each) for each in small.honest()]
     aggregate[chunk][30720 * half + 8] ^= 1
-    keys = small.keys("site0")
+    keys, true = small.keys("site0"), small.run()
     with pytest.raises(PeerError):
         small.open("site0", small.forged([bytes(each) for each in aggregate]))
     ring = keys.ring
     assert (ring.current, ring.burned, ring.refusals) == (None, True, 1)
     assert ring.given_up == (small.key.key_id,)
     with pytest.raises(Refused, match="does not have the key"):
-        small.open("site0", small.run())
+        small.open("site0", true)
 
 
 def test_the_key_is_given_up_before_anything_is_said(small: World) -> None:

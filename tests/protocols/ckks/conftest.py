@@ -1,3 +1,5 @@
+"""What the tests of encrypted sums share."""
+
 from __future__ import annotations
 
 import pytest
@@ -6,5 +8,5 @@ from ckks_world import World
 
 @pytest.fixture
 def small() -> World:
-    """Four sites, two chunks."""
+    """Four sites and two chunks."""
     return World(count=9000)
