@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import known_ckks
 import known_frames
 import known_group
 import known_numbers
@@ -25,6 +26,7 @@ FILES = {
     "frames.json": known_frames.frames,
     "tags.json": known_tags.tags,
     "group.json": known_group.stages,
+    "ckks.json": known_ckks.ckks,
 }
 
 

@@ -34,6 +34,7 @@ FILES = (
     "frames.json",
     "tags.json",
     "group.json",
+    "ckks.json",
 )
 
 

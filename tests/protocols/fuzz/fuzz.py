@@ -1,10 +1,10 @@
 """Fuzz every decoder and both sessions, guided by coverage (atheris).
 
 ``PYTHONPATH=protocols python tests/protocols/fuzz/fuzz.py --seconds 600 --log fuzz.log``, in an
-environment with atheris, numpy and cryptography. Each input goes to one target (``targets.py``);
-libFuzzer's own lines are on stderr. A finding is an exception that the target does not allow; the
-first input of each is kept as a file in ``--findings``, the run goes on, and ends with status 1.
-``--replay FILE`` runs one such file.
+environment with atheris, numpy, cryptography and tenseal. Each input goes to one target
+(``targets.py``); libFuzzer's own lines are on stderr. A finding is an exception that the target
+does not allow; the first input of each is kept as a file in ``--findings``, the run goes on, and
+ends with status 1. ``--replay FILE`` runs one such file.
 """
 
 from __future__ import annotations

@@ -157,8 +157,8 @@ ONE_EACH = (
         (b"\0\x0b\xff\x0f", b"\0\0\1", b"\3\xff" + bytes(128)),
     ),
     Target("masked_input", decoders.masked_input, (MalformedFrame,), _VECTORS),
-    Target("sum_broadcast", decoders.sum_broadcast, (MalformedFrame,), _VECTORS),
-    Target("ring_check", decoders.ring_check, (MalformedFrame,), _PACKED),
+    Target("sum_broadcast", decoders.sum_broadcast, (MalformedFrame,), _VECTORS, slots=6),
+    Target("ring_check", decoders.ring_check, (MalformedFrame,), _PACKED, slots=6),
     Target(
         "ring_unpack",
         decoders.ring_unpack,
