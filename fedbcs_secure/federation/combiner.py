@@ -17,7 +17,7 @@ from fedbcs_secure.federation import plain
 from fedbcs_secure.federation.attempts import Opening, ProtectedSum
 from fedbcs_secure.federation.channel import Channel
 from fedbcs_secure.federation.combine import next_state
-from fedbcs_secure.federation.encrypted import EncryptedSum, named_state, told_of
+from fedbcs_secure.federation.encrypted import EncryptedSum, named_state, summed, told_of
 from fedbcs_secure.federation.journal import Journals, NoJournals
 from fedbcs_secure.federation.keystage import KeyStages
 from fedbcs_secure.federation.missed import MissedSums, SumShelf, Told
@@ -58,7 +58,8 @@ class RoundCombiner:
         self._identity = identity
         self._parties = parties
         self._journals = NoJournals() if journals is None else journals
-        self._missed = MissedSums(dict(parties.roster), shelf)
+        hold = parties.study.protection == "ckks"
+        self._missed = MissedSums(dict(parties.roster), shelf, hold=hold)
         self._faults: dict[str, PeerError] = {}
 
     def run(self, channel: Channel, state: AnyState) -> RoundResult:
@@ -67,24 +68,45 @@ class RoundCombiner:
         Raises :class:`RoundError` when too few sites are left, or what they came to differs.
         """
         self._faults = {}
-        if self._parties.study.group_key:
-            control = self._parties.binding(state, CONTROL)
-            self._key_stages(channel).admit(self._missed, control)
-        self._faults |= self._missed.tell(channel)
+        self._catch_up(channel, state)
         if self._parties.study.protection == "ckks":
             return self._encrypted_round(channel, state)
         if not isinstance(state, GlobalState):
             raise TypeError("only an encrypted sum goes on from a state that is not known")
         return self._open_round(channel, state)
 
+    def _catch_up(self, channel: Channel, state: AnyState) -> None:
+        """Tell sites what they missed (RO-2.8), where they lack keys with those first (GK-4)."""
+        grouped, everybody = self._parties.study.group_key, len(self._parties.roster)
+        if not grouped or not self._missed.current:
+            # A new process, or a sum that nobody heard: first whoever has the keys.
+            self._faults |= self._missed.tell(channel)
+        if grouped and 0 < len(self._missed.current) < everybody:
+            control = self._parties.binding(state, CONTROL)
+            self._key_stages(channel).admit(self._missed, control)
+            self._faults |= self._missed.tell(channel)
+
     def _encrypted_round(self, channel: Channel, state: AnyState) -> RoundResult:
-        parties = self._parties
+        parties, missed = self._parties, self._missed
+        before = missed.last(parties.binding(state, CONTROL))
+        if before is not None and missed.came_to:
+            # RO-2.11: the sum was told before, and only now enough may have said what it led to.
+            survivors, attempt = summed(before, parties, state)
+            following = named_state(state, missed, parties)
+            return RoundResult(following, survivors, attempt + 1, self._faults)
+        if before is not None:
+            missed.withdraw(before)
         encrypted = EncryptedSum(self._identity, parties, channel, self._faults)
-        session, attempts = encrypted.run(state, lambda: self._opened(channel, state, None))
-        told = told_of(session, parties, state)
-        self._missed.add([told])
-        self._faults |= self._missed.tell(channel)
-        following = named_state(state, self._missed, told, parties)
+        try:
+            session, attempts = encrypted.run(state, lambda: self._opened(channel, state, None))
+        except RoundError:
+            if before is not None:
+                # It may be that sites took it and were not heard.
+                missed.add([before])
+            raise
+        missed.add([told_of(session, parties, state)])
+        self._faults |= missed.tell(channel)
+        following = named_state(state, missed, parties)
         return RoundResult(following, session.survivors, attempts, self._faults)
 
     def _open_round(self, channel: Channel, state: GlobalState) -> RoundResult:
@@ -109,8 +131,9 @@ class RoundCombiner:
         return RoundResult(following, survivors, attempts, self._faults)
 
     def finished(self, state: AnyState) -> None:
-        """Drop the journals of the round that began with ``state``: what followed is kept."""
+        """Drop what is held of the round that began with ``state``: what followed is kept."""
         self._journals.forget(self._parties.binding(state, SUM))
+        self._missed.settled()
 
     def _opened(
         self, channel: Channel, state: AnyState, attempt: int | None

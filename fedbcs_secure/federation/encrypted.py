@@ -6,9 +6,13 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from fedbcs_protocols.binding import COMBINER
 from fedbcs_protocols.ckks import CkksCombiner, CombinerState
+from fedbcs_protocols.ckks.messages import decode_sum, sum_limit
 from fedbcs_protocols.errors import PeerError, TooFewSites
+from fedbcs_protocols.group import NO_KEY
 from fedbcs_protocols.identity import Identity
+from fedbcs_protocols.wire import Kind, decode
 from fedbcs_secure.errors import RoundError
 from fedbcs_secure.federation.attempts import MAX_ATTEMPTS, Opening
 from fedbcs_secure.federation.channel import Channel
@@ -67,14 +71,22 @@ def told_of(session: CkksCombiner, parties: Parties, state: AnyState) -> Told:
     return Told(session.sum_frame(), parties.binding(state, CONTROL), 2)
 
 
-def named_state(state: AnyState, missed: MissedSums, told: Told, parties: Parties) -> StateName:
+def summed(told: Told, parties: Parties, state: AnyState) -> tuple[tuple[str, ...], int]:
+    """The sites in a sum that was told before, and its attempt, from 0."""
+    setting = parties.encrypted(state, 0, NO_KEY)
+    frame = decode(told.frame, {Kind.SUM: sum_limit(setting)})
+    agreement, _ = decode_sum(frame.body, sender=COMBINER, setting=setting)
+    members = sorted(agreement.announced.members)
+    return tuple(setting.names[place] for place in members), frame.binding.attempt
+
+
+def named_state(state: AnyState, missed: MissedSums, parties: Parties) -> StateName:
     """The state that the sites came to, as at least a threshold of them say alike (RO-2.11).
 
     Raises :class:`RoundError`: the combiner cannot read the sum, so it cannot know better.
     """
     names = Counter(missed.came_to.values())
     if not names:
-        missed.withdraw(told)
         raise RoundError(
             f"round {state.round + 1}: every site declined the sum. What is wrong only they can "
             "see; ask their staff"

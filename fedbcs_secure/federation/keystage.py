@@ -34,10 +34,11 @@ from fedbcs_secure.federation.rounds import Parties
 class Keyed:
     """The sites that can take part in a sum, the name of their key, and the first attempt.
 
-    ``present`` is the list of the *ready* frames: who is at which state.
+    ``ready`` said that they are at the state; ``present`` is the list of their frames.
     """
 
     sites: frozenset[str]
+    ready: frozenset[str]
     key_id: bytes
     attempt: int
     present: bytes
@@ -61,6 +62,7 @@ class KeyStages:
         for site, reply in self.channel.exchange(dict.fromkeys(asked, start)):
             with self._faults_of(site):
                 stage.ready(site, reply)
+        ready = frozenset(stage.sites)
         try:
             if self._deal(stage):
                 request = stage.dealt_frame()
@@ -74,7 +76,7 @@ class KeyStages:
                 f"round {control.round + 1}: {len(stage.holders)} of {len(self.parties.roster)} "
                 f"sites have the group's key, the threshold is {self.parties.threshold}"
             )
-        return Keyed(stage.holders, stage.key_id, stage.attempt, stage.present)
+        return Keyed(stage.holders, ready, stage.key_id, stage.attempt, stage.present)
 
     def _deal(self, stage: KeyStage) -> bool:
         """Whether a key was dealt; a site that should deal and does not is passed over (GK-7.5)."""
@@ -99,10 +101,11 @@ class KeyStages:
         """Bring sites that lost their state, or missed too much, to the current one (RO-6).
 
         A site that was told everything, or does not take what it is told, and still is not ready
-        may have lost what it had.
+        may have lost what it had. One that is ready and took no key is given that only.
         """
         wanting = [s for s in self.parties.roster if s not in keyed.sites]
-        back = [s for s in wanting if self._admit(s, control, control, keyed.sites)]
+        given = [s for s in wanting if self._admit(s, control, control, keyed.sites)]
+        back = [s for s in given if s not in keyed.ready]
         if not back:
             return
         checkpoint = self._checkpoint(control, keyed)
@@ -144,10 +147,13 @@ class KeyStages:
         with self._faults_of(site):
             request = admission.help_frame(joining)
             for helper in (s for s in self.parties.roster if s in helpers):
-                helped = self._ask(helper, request)
-                if helped is None:
+                helped, keys = self._ask(helper, request), None
+                if helped is not None:
+                    with self._faults_of(helper):
+                        keys = admission.admitted_frame(helper, helped)
+                if keys is None:
                     continue
-                taken = self._ask(site, admission.admitted_frame(helper, helped))
+                taken = self._ask(site, keys)
                 if taken is not None:
                     admission.admitted(taken)
                     return True

@@ -100,7 +100,9 @@ class MemoryFederation:
         for site in self._sites.values():
             if site.state.round > state.round and site.state.digest != result.state.digest:
                 raise RuntimeError(f"site {site.name} came to another state than the others")
-        following = next(s.state for s in self._sites.values() if s.state.round > state.round)
+        following = result.state
+        if not isinstance(following, GlobalState):
+            following = next(s.state for s in self._sites.values() if s.state.round > state.round)
         up, down = channel.take()
         clipped = {name: self._sites[name].clipped for name in self._losses}
         return RoundOutcome(

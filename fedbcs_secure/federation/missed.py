@@ -61,11 +61,19 @@ class MissedSums:
     """For each site the frames that it has not accepted, oldest first. Nothing in it is secret.
 
     With a ``shelf`` a new process knows what the last one had to tell; sites that have accepted it
-    already say so again.
+    already say so again. With ``hold`` the last frame stays on the shelf until :meth:`settled`,
+    whoever accepted it: only by telling it again does a new process hear what it led to.
     """
 
-    def __init__(self, roster: dict[str, PublicIdentity], shelf: SumShelf | None = None) -> None:
+    def __init__(
+        self,
+        roster: dict[str, PublicIdentity],
+        shelf: SumShelf | None = None,
+        *,
+        hold: bool = False,
+    ) -> None:
         self._roster = roster
+        self._hold = hold
         self._came_to: dict[str, bytes] = {}
         self._lost: set[str] = set()
         self._last: Told | None = None
@@ -100,11 +108,21 @@ class MissedSums:
         """The digest of the state that each site came to by the frame that was added last."""
         return dict(self._came_to)
 
+    def last(self, binding: Binding) -> Told | None:
+        """The frame that was added last, if it is about ``binding``."""
+        return self._last if self._last and self._last.binding == binding else None
+
     def withdraw(self, told: Told) -> None:
         """Tell a frame no more, which nobody has accepted."""
         before = self._told()
         for waiting in self._waiting.values():
             waiting[:] = [each for each in waiting if each is not told]
+        self._drop(before)
+
+    def settled(self) -> None:
+        """What the last frame led to is kept elsewhere."""
+        before = [self._last] if self._last else []
+        self._last = None
         self._drop(before)
 
     def add(self, frames: Iterable[Told]) -> None:
@@ -139,7 +157,7 @@ class MissedSums:
         return faults
 
     def _append(self, frames: Iterable[Told]) -> None:
-        before = self._told()
+        before = self._told() + ([self._last] if self._last else [])
         for told in frames:
             before.append(told)
             self._last, self._came_to = told, {}
@@ -160,9 +178,11 @@ class MissedSums:
         """Take off the shelf what nobody waits for any more."""
         if self._shelf is None:
             return
-        needed = {id(told) for told in self._told()}
+        held = [self._last] if self._hold and self._last else []
+        # By place on the shelf: a round that is tried again puts its frame where the first was.
+        needed = {(told.binding.round, told.sequence) for told in (*self._told(), *held)}
         for told in before:
-            if id(told) not in needed:
+            if (told.binding.round, told.sequence) not in needed:
                 self._shelf.drop(told)
 
     def _accept(self, site: str, reply: bytes) -> None:

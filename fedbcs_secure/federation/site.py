@@ -280,7 +280,7 @@ class SiteRunner:
         return self._accepted(frame.kind, control, self.state.digest if last else _NOT_SAID)
 
     def _accepted(self, kind: Kind, binding: Binding, digest: bytes) -> bytes:
-        """RO-2.11: the state that the site came to, by name."""
+        """RO-2.11, CK-5.8: the state that the site came to, by its digest and nothing else."""
         frame = Frame(Kind.ACCEPTED, binding, self.name, _ACCEPTED[kind], digest)
         return seal(frame, self._identity)
 

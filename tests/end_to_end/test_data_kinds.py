@@ -123,3 +123,20 @@ def test_real_nuclei_are_learnt(tmp_path: Path) -> None:
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert json.loads((out / "summary.json").read_text())["mean_dice"] > 0.7
+
+
+def test_real_nuclei_give_the_same_model_under_every_protection(tmp_path: Path) -> None:
+    if "FEDBCS_REAL_DATA" not in os.environ:
+        pytest.skip("FEDBCS_REAL_DATA is not set")
+    models = set()
+    for protection in ("secagg", "ckks", "none"):
+        out = tmp_path / protection
+        result = run(
+            "simulate", "--data", os.environ["FEDBCS_REAL_DATA"], "--size", "32", "--width", "4",
+            "--rounds", "2", "--sites", "A,B,C", "--batch-size", "24",
+            "--protection", protection, "--server-momentum", "0.5", "--seed", "1",
+            "--overlays", "0", "--device", "cpu", "--out", str(out),
+        )  # fmt: skip
+        assert result.returncode == 0, result.stderr
+        models.add(json.loads((out / "summary.json").read_text())["model_sha256"])
+    assert len(models) == 1

@@ -15,6 +15,8 @@ import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedbcs_protocols.ckks.params import parameter_set
+from fedbcs_protocols.errors import LocalError
 from fedbcs_secure.errors import StudyError
 from fedbcs_secure.study import Study, build, load
 
@@ -38,6 +40,9 @@ def test_toml_round_trip_keeps_the_digest() -> None:
         {"rounds": 21},
         {"seed": 1},
         {"protection": "none"},
+        {"protection": "ckks"},
+        {"verified_sum": False},
+        {"rekey_every": 2},
         {"model": {"width": 16}},
         {"data": {"size_px": 64}},
         {"codec": {"bits": 12}},
@@ -66,6 +71,20 @@ def test_digest_is_sha256_of_canonical_json() -> None:
         ({"data": {"volume": "stack3", "channels": 1}}, "channels = 3"),
         ({"alignment": {"prototypes": "finch"}}, 'protection = "none"'),
         ({"min_sites": 2}, "min_sites of 3"),
+        ({"protection": "ckks", "min_sites": 2}, 'protection = "ckks" needs min_sites of 3'),
+        ({"protection": "ckks", "alignment": {"prototypes": "finch"}}, 'protection = "none"'),
+        ({"protection": "ckks", "roster": ROSTER[:2]}, "2 site(s)"),
+        ({"protection": "ckks", "roster": many(300), "codec": {"bits": 24}}, "33 bits"),
+        ({"protection": "ckks", "roster": many(4), "threshold": 2}, "from min_sites = 3"),
+        (
+            {"protection": "ckks", "roster": many(4), "threshold": 3, "colluders": 2},
+            "raise threshold to 4",
+        ),
+        ({"protection": "paillier"}, "protection"),
+        ({"verified_sum": "perhaps"}, "verified_sum"),
+        ({"verified_sums": True}, "did you mean verified_sum?"),
+        ({"rekey_every": 0}, "rekey_every"),
+        ({"rekey_every": 1001}, "rekey_every"),
         ({"roster": ROSTER[:2]}, "2 site(s)"),
         ({"roster": [*ROSTER, ROSTER[0]]}, "twice"),
         ({"roster": [*ROSTER, {"name": "D", "weight": 1, "steps": 1, "classes": [2]}]}, "site D"),
@@ -88,6 +107,47 @@ def test_digest_is_sha256_of_canonical_json() -> None:
 def test_mistakes_are_named(values: dict[str, object], sentence: str) -> None:
     with pytest.raises(StudyError, match=re.escape(sentence)):
         build(values)
+
+
+@pytest.mark.parametrize(
+    ("values", "shared"),
+    [
+        ({}, True),
+        ({"verified_sum": False}, False),
+        ({"protection": "ckks"}, True),
+        ({"protection": "ckks", "verified_sum": False}, True),
+        ({"protection": "none"}, False),
+    ],
+)
+def test_which_studies_have_a_key_that_the_server_does_not_have(
+    values: dict[str, object], shared: bool
+) -> None:
+    """Sums under ckks are always checked: without tags a refusal would tell too much."""
+    assert build(values).group_key is shared
+
+
+def test_ciphertexts_hold_what_a_ring_holds() -> None:
+    """So a study can change from secagg to ckks and back, whatever its roster and bits."""
+    for sites in (3, 4, 8, 9, 33, 64, 65, 256, 257, 1024):
+        for bits in range(8, 33 - (sites - 1).bit_length()):
+            if bits <= 24:
+                assert parameter_set(sites, bits).sites == sites
+
+
+def test_parameters_that_do_not_fit_are_a_mistake_of_the_study(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def none_fits(sites: int, bits: int) -> object:
+        raise LocalError(f"no parameters for sums of {bits} bits from {sites} sites")
+
+    monkeypatch.setattr("fedbcs_protocols.ckks.params.parameter_set", none_fits)
+    with pytest.raises(StudyError) as caught:
+        build({"protection": "ckks", "roster": many(4), "codec": {"bits": 20}})
+    assert str(caught.value) == (
+        "study: no parameters for sums of 20 bits from 4 sites: lower codec.bits, or choose secagg"
+    )
+    # Nobody else is asked for any.
+    assert build({"roster": many(4)}).terms == (3, 1)
 
 
 def test_the_defaults_are_the_smallest_safe_threshold() -> None:

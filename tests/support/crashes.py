@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedbcs_protocols.binding import Binding
+from fedbcs_protocols.group import KeyKeeper, KeyRing
 from fedbcs_protocols.ring import Buffer
 from fedbcs_protocols.secagg import Journal, Marks
 from fedbcs_secure.federation.channel import Channel
@@ -47,6 +48,17 @@ class DyingChannel:
             for site, reply in self._inner.exchange({name: request}):
                 self._moments.pass_by(f"reply of {site}")
                 yield site, reply
+
+
+class BetweenExchanges:
+    """The combiner dies before it asks anybody, when all that it asked before have answered."""
+
+    def __init__(self, inner: Channel, moments: Moments) -> None:
+        self._inner, self._moments = inner, moments
+
+    def exchange(self, requests: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
+        self._moments.pass_by(f"before {len(requests)} requests")
+        yield from list(self._inner.exchange(requests))
 
 
 class DyingJournal:
@@ -124,3 +136,19 @@ class DyingMarks:
         self.moments.pass_by(f"before {what}")
         self.inner.write(marks)
         self.moments.pass_by(f"after {what}")
+
+
+@dataclass
+class DyingKeys:
+    """A site's keys, of a process that dies before or after they are written."""
+
+    inner: KeyKeeper
+    moments: Moments
+
+    def read(self) -> KeyRing | None:
+        return self.inner.read()
+
+    def write(self, ring: KeyRing) -> None:
+        self.moments.pass_by("before keys")
+        self.inner.write(ring)
+        self.moments.pass_by("after keys")

@@ -11,7 +11,7 @@ import numpy as np
 
 from fedbcs_protocols.binding import COMBINER, Binding
 from fedbcs_protocols.errors import ProtocolError
-from fedbcs_protocols.group import NO_KEY, KeyKeeper, MemoryKeys
+from fedbcs_protocols.group import NO_KEY, Admission, KeyKeeper, KeyStage, MemoryKeys
 from fedbcs_protocols.identity import Identity
 from fedbcs_protocols.secagg import CombinerSession, Guard, MarkKeeper, MemoryMarks, NoJournal
 from fedbcs_protocols.wire import MAX_BODY_BYTES, Frame, Kind, decode, seal
@@ -20,7 +20,7 @@ from fedbcs_secure.federation.dropouts import STAGES
 from fedbcs_secure.federation.journal import Journals
 from fedbcs_secure.federation.keystage import KeyStages
 from fedbcs_secure.federation.layout import Layout
-from fedbcs_secure.federation.rounds import CONTROL, Parties, Train
+from fedbcs_secure.federation.rounds import CONTROL, AnyState, Parties, Train
 from fedbcs_secure.federation.site import SiteRunner
 from fedbcs_secure.federation.state import GlobalState
 from fedbcs_secure.learning.local import LocalResult
@@ -48,11 +48,11 @@ REQUESTS = (
 STAGE_OF = dict(zip(REQUESTS, STAGES, strict=True)) | {
     Kind.PRESENT: "keys",
     Kind.AGGREGATE: "consistency",
-    Kind.JOIN: "ready",
     Kind.HELP: "ready",
-    Kind.ADMITTED: "ready",
-    Kind.CHECKPOINT: "ready",
-    Kind.RESTORE: "ready",
+    Kind.JOIN: "keys",
+    Kind.ADMITTED: "keys",
+    Kind.CHECKPOINT: "keys",
+    Kind.RESTORE: "keys",
 }
 
 
@@ -228,6 +228,16 @@ class Stepwise:
             for site in self.sites.values():
                 site.handle(self.start)
 
+    def dealt(self) -> bytes:
+        """All are ready, one has dealt: the frame that the others wait for."""
+        stage = KeyStage(self.cast.parties.group, identity=self.cast.server, control=self.control())
+        for name, site in self.sites.items():
+            stage.ready(name, site.handle(self.start))
+        dealer = stage.dealer
+        assert dealer is not None
+        stage.dealt(self.sites[dealer].handle(stage.present_frame()))
+        return stage.dealt_frame()
+
     def run(self, until: Kind, attempt: int = 0) -> CombinerSession:
         """Up to where the frames of kind ``until`` are ready in ``requests`` (SUM: complete)."""
         self.ready()
@@ -238,3 +248,17 @@ class Stepwise:
                 session.receive(self.sites[name].handle(request))
             session.close()
         return session
+
+
+def give_keys(step: Stepwise, to: str, by: str, away: Binding, state: AnyState) -> None:
+    """Site ``by``, which is at ``state``, gives ``to`` the keys for what it missed (GK-4)."""
+    admission = Admission(
+        step.cast.parties.group,
+        identity=step.cast.server,
+        site=to,
+        away=away,
+        control=step.cast.parties.binding(state, CONTROL),
+    )
+    joining = step.sites[to].handle(admission.join_frame())
+    helped = step.sites[by].handle(admission.help_frame(joining))
+    admission.admitted(step.sites[to].handle(admission.admitted_frame(by, helped)))

@@ -13,9 +13,9 @@ def _rows(folder: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_both_protections_lose_the_same_sites_and_give_the_same_model(tmp_path: Path) -> None:
+def test_all_protections_lose_the_same_sites_and_give_the_same_model(tmp_path: Path) -> None:
     models = {}
-    for protection in ("secagg", "none"):
+    for protection in ("secagg", "ckks", "none"):
         out = tmp_path / protection
         result = run(
             "simulate", *TINY, "--rounds", "3", "--protection", protection, "--out", str(out),
@@ -34,7 +34,7 @@ def test_both_protections_lose_the_same_sites_and_give_the_same_model(tmp_path: 
         assert losses[2, "B"] is None
         assert losses[1, "A"] is not None
         models[protection] = summary["model_sha256"]
-    assert models["secagg"] == models["none"]
+    assert models["secagg"] == models["ckks"] == models["none"]
 
 
 def test_without_drops_the_model_is_another(tmp_path: Path, finished: Path) -> None:

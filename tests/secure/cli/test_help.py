@@ -21,6 +21,12 @@ def test_each_verb_shows_examples(verb: str) -> None:
     assert f"fedbcs-secure {verb}" in result.stdout
 
 
+def test_simulate_offers_every_way_to_protect_a_sum() -> None:
+    text = run("simulate", "--help").stdout
+    for word in ("secagg", "ckks", "none", "--verified-sum", "--no-verified-sum", "--rekey-every"):
+        assert word in text
+
+
 def test_version() -> None:
     assert run("--version").stdout.startswith("fedbcs-secure ")
 

@@ -55,6 +55,16 @@ def test_drops_and_terms_are_flags(tmp_path: Path) -> None:
     assert (study.threshold, study.colluders, settings.drop) == (4, 2, ("A@share:1",))
 
 
+def test_how_sums_are_checked_is_in_the_file_and_a_flag(tmp_path: Path) -> None:
+    file = write(tmp_path, 'protection = "ckks"\nverified_sum = false\nrekey_every = 5\n')
+    study = study_and_settings(file, {})[0]
+    assert (study.protection, study.verified_sum, study.rekey_every) == ("ckks", False, 5)
+    flags = {"verified_sum": True, "rekey_every": 2, "protection": "secagg"}
+    study = study_and_settings(file, flags)[0]
+    assert (study.protection, study.verified_sum, study.rekey_every) == ("secagg", True, 2)
+    assert study_and_settings(file, {"verified_sum": None})[0].verified_sum is False
+
+
 def test_flags_win_over_the_file(tmp_path: Path) -> None:
     file = write(tmp_path, 'rounds = 3\nmethod = "fedavg"\n[model]\nwidth = 8\nnorm = "group"\n')
     study, settings = study_and_settings(file, {"width": 12, "data": "x.csv", "seed": None})

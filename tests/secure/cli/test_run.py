@@ -18,6 +18,7 @@ from command_line import TINY, run, start
 from PIL import Image
 from rich.console import Console
 
+from fedbcs_secure.cli.options import study_and_settings
 from fedbcs_secure.cli.session import sites_table
 
 
@@ -31,6 +32,38 @@ def test_the_run_folder_runs_again_to_the_same_model(finished: Path, tmp_path: P
     )
     assert result.returncode == 0, result.stderr
     assert summary(tmp_path / "again")["model_sha256"] == summary(finished)["model_sha256"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "title", "verified"),
+    [
+        (("--protection", "ckks", "--rekey-every", "2"), "ckks, 3 of 4", True),
+        (("--no-verified-sum",), "secagg, 3 of 4", False),
+    ],
+    ids=["ckks", "unverified"],
+)
+def test_every_protection_gives_the_same_model(
+    finished: Path, tmp_path: Path, flags: tuple[str, ...], title: str, verified: bool
+) -> None:
+    out = tmp_path / "run"
+    result = run("simulate", *TINY, "--rounds", "2", *flags, "--out", str(out))
+    assert result.returncode == 0, result.stderr
+    text = result.stdout + result.stderr
+    assert title in text
+    assert ("a server that works with one site reads every site" in text) == ("ckks" in flags)
+    one, other = summary(out), summary(finished)
+    assert one["model_sha256"] == other["model_sha256"]
+    assert one["sites"] == other["sites"]
+    assert (one["verified_sum"], other["verified_sum"]) == (verified, True)
+    assert one["study_digest"] != other["study_digest"]
+    # What was written down is the same study.
+    assert study_and_settings(out / "study.toml", {})[0].digest.hex() == one["study_digest"]
+
+
+def test_a_key_that_serves_no_round_is_a_usage_error() -> None:
+    result = run("simulate", *TINY, "--rekey-every", "0")
+    assert result.returncode == 2
+    assert "rekey" in result.stderr
 
 
 def test_a_second_run_into_the_folder_is_refused(finished: Path) -> None:

@@ -1,8 +1,8 @@
-"""Sites that vanish: both protections lose the same ones, and whoever is left makes the average."""
+"""Sites that vanish: all protections lose the same ones, and whoever is left makes the average."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -17,6 +17,7 @@ from federation_fixtures import (
     fake_training,
     make_study,
 )
+from federation_world import GROUPED, PROTECTIONS, away, world
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -31,6 +32,7 @@ from fedbcs_secure.federation.dropouts import (
 )
 from fedbcs_secure.federation.layout import Layout
 from fedbcs_secure.federation.memory import MemoryChannel, MemoryFederation, RoundOutcome
+from fedbcs_secure.federation.missed import MAX_MISSED
 from fedbcs_secure.federation.protect import encode
 from fedbcs_secure.federation.release import form_update
 from fedbcs_secure.federation.state import GlobalState
@@ -68,39 +70,56 @@ def in_the_sum(names: str, drops: list[Drop], round: int) -> tuple[str, ...]:
     return tuple(name for name in names if name not in gone)
 
 
-def same_under_both(
-    start: Start, names: str, drops: list[Drop], rounds: int = 3, **values: Any
+def same_under_all(
+    start: Start,
+    names: str,
+    drops: list[Drop],
+    rounds: int = 3,
+    protections: Iterable[str] = PROTECTIONS,
+    **values: Any,
 ) -> None:
-    secagg, plain = (
-        play(start, names, drops, rounds, protection=protection, **values)
-        for protection in ("secagg", "none")
+    plain, *protected = (
+        play(start, names, drops, rounds, **(PROTECTIONS[protection] | values))
+        for protection in ("none", *(set(protections) - {"none"}))
     )
-    for index, (one, other) in enumerate(zip(secagg, plain, strict=True)):
-        assert one.state.digest == other.state.digest
-        assert one.survivors == other.survivors == in_the_sum(names, drops, index)
-        assert one.attempts == other.attempts == 1
+    for outcomes in protected:
+        for index, (one, other) in enumerate(zip(outcomes, plain, strict=True)):
+            assert one.state.encode() == other.state.encode()
+            assert one.survivors == other.survivors == in_the_sum(names, drops, index)
+            assert one.attempts == other.attempts == 1
 
 
-@pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_both_protections_give_the_same_state_with_a_site_less(
+@pytest.mark.parametrize(
+    ("variant", "stage"),
+    [(v, s) for v in VARIANTS for s in (STAGES if v == "fedbcs" else ("ready", "share", "unmask"))],
+)
+def test_a_protected_sum_gives_the_same_state_with_a_site_less(
     start: Start, stage: str, variant: str
 ) -> None:
     """B vanishes in the first round and is back in the second, in which D vanishes."""
     drops = [Drop("B", stage, 0), Drop("D", stage, 1)]
-    same_under_both(start, "ABCDE", drops, **VARIANTS[variant])
+    # All of them at all stages: test_three_protections.
+    same_under_all(start, "ABCDE", drops, protections=["verified"], **VARIANTS[variant])
 
 
-@pytest.mark.parametrize("names", [NAMES[:n] for n in range(3, 10)])
-def test_both_protections_with_as_many_gone_as_may_be(start: Start, names: str) -> None:
+@pytest.mark.parametrize("stage", ["keys", "masked_input", "sum"])
+def test_a_key_that_serves_several_rounds_gives_the_same_state(start: Start, stage: str) -> None:
+    """The site that deals vanishes, then another one; whoever comes or goes makes a new key."""
+    drops = [Drop("A", stage, 1), Drop("C", stage, 2)]
+    same_under_all(start, "ABCD", drops, 4, GROUPED, rekey_every=100, server_momentum=0.5)
+
+
+@pytest.mark.parametrize("names", [NAMES[:n] for n in (3, 6, 9)])
+def test_all_protections_with_as_many_gone_as_may_be(start: Start, names: str) -> None:
     threshold = make_study(names).terms[0]
     drops = [
         Drop(name, STAGES[index % len(STAGES)], 0)
         for index, name in enumerate(names[threshold:], len(names))
     ]
-    drops += [Drop(name, "sum", 1) for name in names]
+    # not all: under ckks nobody could say where the sites came to
+    drops += [Drop(name, "sum", 1) for name in names[threshold:]]
     drops += [Drop(name, "masked_input", 2) for name in names[: len(names) - threshold]]
-    same_under_both(start, names, drops, rounds=4)
+    same_under_all(start, names, drops, rounds=4)
 
 
 @st.composite
@@ -116,14 +135,14 @@ def patterns(draw: st.DrawFn) -> tuple[str, list[Drop]]:
 
 @given(patterns())
 @settings(
-    max_examples=25,
+    max_examples=6,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-def test_both_protections_under_any_pattern(start: Start, pattern: tuple[str, list[Drop]]) -> None:
+def test_all_protections_under_any_pattern(start: Start, pattern: tuple[str, list[Drop]]) -> None:
     names, drops = pattern
-    same_under_both(start, names, drops, server_momentum=0.5)
+    same_under_all(start, names, drops, server_momentum=0.5)
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -152,17 +171,20 @@ def test_finch_with_a_site_less(start: Start, stage: str) -> None:
     assert lines.errors == []
 
 
-@pytest.mark.parametrize("protection", ["secagg", "none"])
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(
+    ("stage", "protection"),
+    [(s, p) for s in STAGES for p in (PROTECTIONS if s in ("share", "sum") else GROUPED)],
+)
 def test_a_site_that_was_away_catches_up(start: Start, stage: str, protection: str) -> None:
     """Away for three rounds, from the given stage of the first on; then in the same state."""
-    study = make_study("ABCDE", protection=protection)
+    study = make_study("ABCDE", **PROTECTIONS[protection])
     plan, state = start(study)
     cast = Cast(study, plan)
     combiner, lines = cast.combiner(), Lines(cast.sites(state))
     drops = [Drop("B", stage, 0), Drop("B", "ready", 1), Drop("B", "ready", 2)]
     for index in range(4):
-        channel = DroppingChannel(lines, drops, index, at_once=protection != "secagg")
+        at_once = study.protection != "secagg"
+        channel = DroppingChannel(lines, drops, index, at_once=at_once)
         # away for a whole round means away for the sums of earlier rounds, too
         result = combiner.run(Away(channel, "B") if index in (1, 2) else channel, state)
         state = result.state
@@ -173,6 +195,25 @@ def test_a_site_that_was_away_catches_up(start: Start, stage: str, protection: s
         assert lines.sites["A"].state.digest == state.digest
     assert {site.state.digest for site in lines.sites.values()} == {state.digest}
     assert lines.errors == []
+
+
+@pytest.mark.parametrize("rounds", [1, MAX_MISSED])
+def test_all_that_come_back_come_to_the_same_state_under_all_protections(rounds: int) -> None:
+    """RO-2.8: with keys that it did not have, under those protections that have keys (GK-4)."""
+    ends = {}
+    for name, values in PROTECTIONS.items():
+        w = world(rekey_every=2, server_momentum=0.5, **values)
+        w.round()
+        for _ in range(rounds):
+            assert w.round(away("B")).survivors == ("A", "C", "D")
+        assert w.behind() == "B"
+        last = w.round()
+        assert (last.survivors, last.faults) == (("A", "B", "C", "D"), {})
+        assert (w.behind(), w.lines.errors) == ("", [])
+        assert w.asked(Kind.CHECKPOINT) == ""
+        assert w.asked(Kind.JOIN) == ("B" if name in GROUPED else "")
+        ends[name] = w.at("B").encode()
+    assert len(set(ends.values())) == 1
 
 
 class Away:
@@ -186,8 +227,8 @@ class Away:
 
 
 @pytest.mark.parametrize("variant", ["fedbcs", "faithful", "fedavg"])
-@pytest.mark.parametrize("gone", ["", "A", "E", "BD"])
-@pytest.mark.parametrize("protection", ["secagg", "none"])
+@pytest.mark.parametrize("gone", ["", "A", "BD"])
+@pytest.mark.parametrize("protection", ["secagg", "ckks", "none"])
 def test_the_average_is_that_of_the_survivors(
     start: Start, protection: str, gone: str, variant: str
 ) -> None:
@@ -244,9 +285,12 @@ def test_one_more_than_may_be_gone_ends_the_round(start: Start, stage: str) -> N
         play(start, "ABCDE", drops, 1)
 
 
-def test_a_sum_that_nobody_hears_is_told_in_the_next_round(start: Start) -> None:
+@pytest.mark.parametrize("values", [{}, {"verified_sum": False}, {"protection": "none"}])
+def test_a_sum_that_nobody_hears_is_told_in_the_next_round(
+    start: Start, values: dict[str, Any]
+) -> None:
     drops = [Drop(name, "sum", 0) for name in "ABC"]
-    first, second = play(start, "ABC", drops, 2)
+    first, second = play(start, "ABC", drops, 2, **values)
     assert first.survivors == second.survivors == ("A", "B", "C")
     assert second.state.round == 2
 
@@ -328,6 +372,21 @@ def test_a_site_is_silent_from_its_stage_to_the_end_of_its_round(
     later = DroppingChannel(Echo(), [Drop("A", "ready", 1)], 1, at_once=plain)
     frame = cast.frame(Kind.SUM, cast.parties.binding(state, 1), 4)
     assert set(dict(later.exchange({"A": frame}))) == {"A"}
+
+
+@pytest.mark.parametrize("kind", [Kind.JOIN, Kind.ADMITTED, Kind.CHECKPOINT, Kind.RESTORE])
+def test_who_vanished_before_the_keys_does_not_come_back_for_them(start: Start, kind: Kind) -> None:
+    """In that round: what it missed in an earlier one it takes, as it takes that one's sum."""
+    study = make_study()
+    plan, state = start(study)
+    cast = Cast(study, plan)
+    binding = cast.parties.binding(state, 0)
+    for stage, silent in (("ready", True), ("keys", True), ("advertise", False)):
+        channel = DroppingChannel(Echo(), [Drop("A", stage, 0)], 0, at_once=False)
+        answered = dict(channel.exchange({"A": cast.frame(kind, binding, 0)}))
+        assert (answered == {}) == silent
+    later = DroppingChannel(Echo(), [Drop("A", "ready", 1)], 1, at_once=False)
+    assert dict(later.exchange({"A": cast.frame(kind, binding, 0)}))
 
 
 # Reuse ------------------------------------------------------------------------------------------

@@ -108,7 +108,7 @@ def test_a_tail_cut_at_any_byte_leaves_a_prefix(tmp_path: Path) -> None:
     whole = written(tmp_path, RECORDS).read_bytes()
     gc.collect()
     path = next(tmp_path.iterdir())
-    ends = [HEAD_BYTES + Binding.ENCODED_BYTES]
+    ends = [HEAD_BYTES + Begun.LENGTH]
     for record in RECORDS:
         ends.append(ends[-1] + HEAD_BYTES + len(record))
     assert ends[-1] == len(whole)
@@ -130,7 +130,7 @@ def test_a_tail_cut_at_any_byte_leaves_a_prefix(tmp_path: Path) -> None:
 def test_a_flipped_byte_cuts_there(tmp_path: Path) -> None:
     whole = written(tmp_path, RECORDS).read_bytes()
     path = next(tmp_path.iterdir())
-    ends = [HEAD_BYTES + Binding.ENCODED_BYTES]
+    ends = [HEAD_BYTES + Begun.LENGTH]
     for record in RECORDS:
         ends.append(ends[-1] + HEAD_BYTES + len(record))
     for place in range(ends[0], len(whole)):

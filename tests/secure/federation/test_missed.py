@@ -121,11 +121,77 @@ def test_who_is_away_too_long_cannot_come_back() -> None:
     for number in range(MAX_MISSED + 1):
         missed.add([told(number)])
         missed.tell(Script(silent))
-    # the first one is gone, and B, which is still at the state before it, refuses the second
-    refusing = Script(silent)
-    missed.tell(refusing)
-    assert refusing.heard["B"] == [b"sum 1"]
+    # the first one is gone, and without it B can do nothing with the others
+    asked = Script({})
+    missed.tell(asked)
+    assert asked.heard["B"] == []
+    assert (missed.current, missed.lost) == ({"A", "C"}, {"B"})
+    assert missed.lacks("B") is None
+    # nor with later ones
+    missed.add([told(MAX_MISSED + 1)])
+    assert missed.tell(asked) == {}
+    assert asked.heard == {"A": [b"sum 17"], "B": [], "C": [b"sum 17"]}
+
+
+def test_a_site_that_came_back_by_another_way_is_told_what_follows() -> None:
+    """RO-6.1: after a checkpoint nothing of what it missed counts any more."""
+    missed = MissedSums(dict(ROSTER))
+    missed.add([told(0), told(1)])
+    missed.tell(Script({("B", b"sum 0"): None}))
+    assert missed.lacks("B") is not None
+    missed.restored("B")
+    assert missed.current == {"A", "B", "C"}
+    for number in range(2, MAX_MISSED + 4):
+        missed.add([told(number)])
+        missed.tell(Script({("B", b"sum 2"): None}))
+    assert missed.lost == {"B"}
+    missed.restored("B")
+    assert missed.lost == frozenset()
+    missed.add([told(30)])
+    script = Script({})
+    assert missed.tell(script) == {}
+    assert script.heard["B"] == [b"sum 30"]
+
+
+def test_where_the_sites_came_to_is_known_by_their_own_words(tmp_path: Path) -> None:
+    """RO-2.11: of the frame that was added last, and of no site that did not say."""
+    shelf = SumShelf(tmp_path / "sums")
+    missed = MissedSums(dict(ROSTER), shelf)
+    missed.add([told(0)])
+    missed.tell(Script({("B", b"sum 0"): None}))
+    assert missed.came_to == {"A": STATE, "C": STATE}
+    missed.add([told(1)])
+    assert missed.came_to == {}
+    missed.tell(Script({("C", b"sum 1"): None, ("B", b"sum 1"): None}))
+    assert missed.came_to == {"A": STATE}
+    # a body that names no state is refused, and the site is asked again
+    for body in (b"", STATE[:-1]):
+        frame = Frame(Kind.ACCEPTED, told(1).binding, "C", 2, body)
+        wrong = {("C", b"sum 1"): seal(frame, known_identity("C"))}
+        faults = missed.tell(Script(wrong | {("B", b"sum 1"): None}))
+        assert isinstance(faults["C"], MalformedFrame)
+        assert missed.came_to == {"A": STATE}
+    # a new process knows as much as the sites say again
+    again = MissedSums(dict(ROSTER), shelf)
+    again.tell(Script({("B", b"sum 1"): None}))
+    assert again.came_to == {"A": STATE, "C": STATE}
+
+
+def test_a_frame_that_nobody_accepts_can_be_withdrawn(tmp_path: Path) -> None:
+    shelf = SumShelf(tmp_path / "sums")
+    missed = MissedSums(dict(ROSTER), shelf)
+    missed.add([told(0)])
+    missed.tell(Script({("B", b"sum 0"): None}))
+    declined = told(1)
+    missed.add([declined])
+    missed.tell(Script({(name, b"sum 1"): None for name in "ABC"} | {("B", b"sum 0"): None}))
+    missed.withdraw(declined)
+    # B still lacks what came before
     assert missed.current == {"A", "C"}
+    assert [item.frame for item in shelf.kept()] == [b"sum 0"]
+    script = Script({})
+    missed.tell(script)
+    assert script.heard == {"A": [], "B": [b"sum 0"], "C": []}
 
 
 def test_just_not_too_long_is_fine() -> None:
@@ -161,11 +227,13 @@ def test_the_shelf_holds_what_somebody_lacks_and_no_more(tmp_path: Path) -> None
     assert [item.frame for item in shelf.kept()] == [b"sum 0"]
     missed.tell(Script({}))
     assert shelf.kept() == []
-    for number in range(MAX_MISSED + 2):
+    for number in range(MAX_MISSED):
         missed.add([told(number)])
-        missed.tell(Script({("B", b"sum 0"): None, ("B", b"sum 1"): None, ("B", b"sum 2"): None}))
-    kept = [item.frame for item in shelf.kept()]
-    assert kept == [b"sum %d" % number for number in range(2, MAX_MISSED + 2)]
-    assert [item.binding for item in shelf.kept()] == [
-        told(number).binding for number in range(2, MAX_MISSED + 2)
-    ]
+        missed.tell(Script({("B", b"sum 0"): None}))
+    assert [item.frame for item in shelf.kept()] == [b"sum %d" % n for n in range(MAX_MISSED)]
+    assert [item.binding for item in shelf.kept()] == [told(n).binding for n in range(MAX_MISSED)]
+    # B is lost with the next one, and nobody else waits for anything
+    missed.add([told(MAX_MISSED)])
+    missed.tell(Script({}))
+    assert missed.lost == {"B"}
+    assert shelf.kept() == []

@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from federation_fixtures import (
-    ANYTHING,
-    FUSED,
-    TENSORS,
-    Lines,
-    Silent,
-    fake_training,
-    known_identity,
-    make_study,
-)
+from federation_fixtures import ANYTHING, Lines, fake_training
+from federation_world import World, away, world
 
-from fedbcs_protocols.binding import COMBINER, Binding
+from fedbcs_protocols.binding import Binding
 from fedbcs_protocols.errors import (
     BadKeyList,
     Inconsistent,
@@ -33,113 +24,18 @@ from fedbcs_protocols.errors import (
     WrongBinding,
 )
 from fedbcs_protocols.framelist import encode_frames
-from fedbcs_protocols.group import MemoryKeys
-from fedbcs_protocols.secagg import Guard, MemoryMarks
 from fedbcs_protocols.wire import Frame, Kind, decode, seal
 from fedbcs_secure.errors import RoundError
 from fedbcs_secure.federation.checkpoint import Checkpoint, seal_state
-from fedbcs_secure.federation.combine import initial_state
-from fedbcs_secure.federation.combiner import RoundCombiner, RoundResult
-from fedbcs_secure.federation.layout import layout
 from fedbcs_secure.federation.missed import MAX_MISSED, SumShelf
-from fedbcs_secure.federation.rounds import CONTROL, AnyState, Parties
 from fedbcs_secure.federation.site import SiteRunner
 from fedbcs_secure.federation.state import GlobalState
 from fedbcs_secure.learning.local import LocalResult
-from fedbcs_secure.study import Study
 
 GROUPED = [{"protection": "secagg"}, {"protection": "ckks"}]
 """Studies with a group key: verified sums, and encrypted ones."""
 UNGROUPED = [{"protection": "none"}, {"protection": "secagg", "verified_sum": False}]
 NAMES = ("verified", "ckks")
-
-
-@dataclass
-class World:
-    """A federation over lines that a test can cut; sites' memories can be wiped."""
-
-    study: Study
-    marks: dict[str, MemoryMarks] = field(default_factory=dict)
-    keys: dict[str, MemoryKeys] = field(default_factory=dict)
-    shelf: SumShelf | None = None
-
-    def __post_init__(self) -> None:
-        fused = FUSED if self.study.alignment.form != "off" else 0
-        plan = layout(self.study, TENSORS, fused)
-        weights = np.random.default_rng(0).standard_normal(plan.parameters).astype(np.float32)
-        self.beginning = initial_state(self.study, plan, weights)
-        self.state: AnyState = self.beginning
-        self.server = known_identity(COMBINER)
-        self.identities = {entry.name: known_identity(entry.name) for entry in self.study.roster}
-        roster = {name: identity.public for name, identity in self.identities.items()}
-        self.parties = Parties(self.study, plan, roster, self.server.public)
-        self.lines = Lines({name: self.site(name) for name in roster})
-        self.combiner = RoundCombiner(self.server, self.parties, shelf=self.shelf)
-
-    @cached_property
-    def guard(self) -> Guard:
-        return Guard(frozenset(one.public.fingerprint for one in self.identities.values()))
-
-    def site(self, name: str) -> SiteRunner:
-        """A new process of a site, at the state that the study begins with."""
-        return SiteRunner(
-            name,
-            self.identities[name],
-            self.parties,
-            self.beginning,
-            fake_training,
-            guard=self.guard,
-            marks=self.marks.setdefault(name, MemoryMarks()),
-            keys=self.keys.setdefault(name, MemoryKeys()),
-        )
-
-    def wipe(self, *names: str) -> None:
-        """These sites lose their disks: state, marks and keys; identities are kept elsewhere."""
-        for name in names:
-            self.marks.pop(name)
-            self.keys.pop(name)
-            self.lines.sites[name] = self.site(name)
-
-    def round(self, silent: Silent | None = None) -> RoundResult:
-        """One round, in which no site may come to a state of its own."""
-        self.lines.silent = silent
-        result = self.combiner.run(self.lines, self.state)
-        self.lines.silent = None
-        self.state = result.state
-        return result
-
-    def at(self, name: str) -> GlobalState:
-        return self.lines.sites[name].state
-
-    def behind(self) -> str:
-        """The sites that are not at the current state, bit for bit."""
-        for name in self.identities:
-            if self.at(name).digest == self.state.digest:
-                there = self.at(name).encode()
-        return "".join(name for name in self.identities if self.at(name).encode() != there)
-
-    def asked(self, kind: Kind) -> str:
-        """The sites that were sent a frame of this kind."""
-        return "".join(
-            name
-            for name, frames in self.lines.down.items()
-            if any(decode(frame, ANYTHING).kind is kind for frame in frames)
-        )
-
-    def control(self, state: AnyState | None = None) -> Binding:
-        return self.parties.binding(state or self.state, CONTROL)
-
-    def frame(self, kind: Kind, binding: Binding, sequence: int, body: bytes = b"") -> bytes:
-        return seal(Frame(kind, binding, COMBINER, sequence, body), self.server)
-
-
-def world(names: str = "ABCD", shelf: SumShelf | None = None, **values: object) -> World:
-    return World(make_study(names, rounds=60, **values), shelf=shelf)
-
-
-def away(names: str, *kinds: Kind) -> Silent:
-    """These sites do not get frames of these kinds, or of any."""
-    return lambda name, frame: name in names and (not kinds or frame.kind in kinds)
 
 
 # Coming back -------------------------------------------------------------------------------------
@@ -161,7 +57,7 @@ def test_a_site_that_lost_everything_is_in_the_sum_of_the_round_after(
     second = w.round()
     assert second.survivors == ("A", "B", "C", "D")
     assert (w.behind(), second.faults) == ("", {})
-    assert (w.asked(Kind.RESTORE), w.asked(Kind.CHECKPOINT)) == ("C", "A")
+    assert (w.asked(Kind.RESTORE), w.asked(Kind.CHECKPOINT)) == ("C", "D")
     # Nothing of this is needed again.
     w.lines.down = {name: [] for name in w.identities}
     assert w.round().survivors == ("A", "B", "C", "D")
@@ -239,7 +135,7 @@ def test_as_many_as_the_threshold_allows_come_back_together() -> None:
     w.round()
     w.wipe("A", "F")
     assert w.round().survivors == ("B", "C", "D", "E")
-    assert (w.asked(Kind.RESTORE), w.asked(Kind.CHECKPOINT)) == ("AF", "B")
+    assert (w.asked(Kind.RESTORE), w.asked(Kind.CHECKPOINT)) == ("AF", "C")
     assert (w.behind(), len(w.round().survivors)) == ("", 6)
 
 
@@ -263,7 +159,7 @@ def test_a_combiner_that_was_started_anew_knows_of_no_loss_and_finds_it(
     for _ in range(MAX_MISSED + 2):
         w.round(away("B"))
     w.wipe("C")
-    w.combiner = RoundCombiner(w.server, w.parties, shelf=shelf)
+    w.restart_combiner()
     with pytest.raises(RoundError, match="2 sites are ready"):
         w.round()
     # B alone is not missing for long.
@@ -271,7 +167,7 @@ def test_a_combiner_that_was_started_anew_knows_of_no_loss_and_finds_it(
     w.round()
     for _ in range(MAX_MISSED + 2):
         w.round(away("B"))
-    w.combiner = RoundCombiner(w.server, w.parties, shelf=shelf)
+    w.restart_combiner()
     assert w.round().survivors == ("A", "C", "D")
     assert w.behind() == ""
     assert w.round().survivors == ("A", "B", "C", "D")
@@ -368,14 +264,14 @@ def test_a_giver_that_answers_with_something_else_is_passed_over() -> None:
     w.round()
     w.wipe("D")
     junk = {
-        ("A", Kind.CHECKPOINT): b"no frame",
+        ("C", Kind.CHECKPOINT): b"no frame",
         ("B", Kind.CHECKPOINT): seal(
             Frame(Kind.SEALED_STATE, w.control(), "B", 7, b""), w.identities["B"]
         ),
     }
     result = w.combiner.run(Instead(w.lines, junk), w.state)
-    assert set(result.faults) == {"A", "B"}
-    assert isinstance(result.faults["A"], MalformedFrame)
+    assert set(result.faults) == {"B", "C"}
+    assert isinstance(result.faults["C"], MalformedFrame)
     assert isinstance(result.faults["B"], WrongBinding)
     assert w.at("D").digest == result.state.digest
 
@@ -491,7 +387,8 @@ class Lie:
 
 
 def make_lie(names: str = "ABCD", **values: object) -> Lie:
-    w = world(names, **values)
+    # A key that outlives the round, so that the state can be sealed before the next key stage.
+    w = world(names, **({"rekey_every": 3} | values))
     w.round()
     w.wipe("D")
     w.round(away("D", Kind.RESTORE))
@@ -631,6 +528,24 @@ def test_a_state_is_sealed_for_the_state_that_a_site_is_at_only(lie: Lie) -> Non
         site.handle(w.frame(Kind.CHECKPOINT, w.control(), 4))
     with pytest.raises(MalformedFrame):
         site.handle(w.frame(Kind.CHECKPOINT, w.control(), 3, b"x"))
+
+
+def test_no_state_is_sealed_under_a_key_that_has_served() -> None:
+    """GK-5.1: the next key comes first."""
+    lie = make_lie(rekey_every=1)
+    with pytest.raises(Refused, match="has served 1 round"):
+        lie.sealed("A")
+
+
+@pytest.mark.parametrize("values", GROUPED, ids=NAMES)
+def test_a_site_that_is_ready_but_took_no_key_is_given_that_only(values: dict[str, object]) -> None:
+    """It is at the state; a checkpoint of a whole model would be for nothing."""
+    w = world(**values)
+    w.round()
+    assert w.round(away("D", Kind.DEALT)).survivors == ("A", "B", "C")
+    assert (w.asked(Kind.CHECKPOINT), w.asked(Kind.RESTORE), w.asked(Kind.JOIN)) == ("", "", "D")
+    assert w.behind() == ""
+    assert w.round().survivors == ("A", "B", "C", "D")
 
 
 def test_what_the_combiner_sees_of_it_is_sealed() -> None:

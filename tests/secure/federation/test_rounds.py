@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -60,7 +61,10 @@ def assemble(
 
 
 class Meddled:
-    """All sites answer; then ``change`` gets hold of the replies to the ``at``-th request."""
+    """All sites answer; then ``change`` gets hold of the replies to the ``at``-th request.
+
+    What one site alone is asked (for the group's key) does not count.
+    """
 
     def __init__(
         self,
@@ -71,27 +75,46 @@ class Meddled:
         self.lines, self.at, self.change, self.calls = Lines(sites), at, change, -1
 
     def exchange(self, requests: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
-        self.calls += bool(requests)
+        self.calls += len(requests) > 1
         replies = dict(self.lines.exchange(requests))
-        yield from self.change(replies) if self.calls == self.at else replies.items()
+        meddle = len(requests) > 1 and self.calls == self.at
+        yield from self.change(replies) if meddle else replies.items()
 
 
-@pytest.mark.parametrize("method", ["fedbcs", "fedavg"])
-@pytest.mark.parametrize("names", ["ABC", "ABCD", "ABCDEFGHI"])
-def test_secagg_and_none_give_the_same_state_bit_for_bit(
+PROTECTIONS: dict[str, tuple[dict[str, object], int, int]] = {
+    "secagg": ({}, 8, 5),
+    "unverified": ({"verified_sum": False}, 7, 4),
+    "ckks": ({"protection": "ckks"}, 5, 3),
+    "none": ({"protection": "none"}, 3, 2),
+}
+"""For each: its study, the requests of a round, and the first after a site's vector came."""
+by_protection = pytest.mark.parametrize("protection", PROTECTIONS)
+
+
+@pytest.mark.parametrize(
+    ("method", "names"),
+    [("fedbcs", "ABC"), ("fedbcs", "ABCD"), ("fedbcs", "ABCDEFGHI"), ("fedavg", "ABCD")],
+)
+def test_all_protections_give_the_same_state_bit_for_bit(
     start: Start, method: str, names: str
 ) -> None:
-    digests = []
-    for protection in ("secagg", "none"):
-        study = make_study(names, method=method, protection=protection, server_momentum=0.5)
-        plan, state = start(study)
-        federation = MemoryFederation(study, plan, fake_training)
-        for _ in range(3):
-            outcome = federation.run_round(state)
-            assert (outcome.survivors, outcome.attempts) == (tuple(names), 1)
-            state = outcome.state
-        digests.append(state.digest)
-    assert digests[0] == digests[1]
+    """Over four rounds, with a key for one, two or all of them."""
+    states = []
+    for values, _, _ in PROTECTIONS.values():
+        grouped = "none" not in values.values() and "verified_sum" not in values
+        for rekey_every in (1, 2, 100) if grouped else (1,):
+            more = {"method": method, "server_momentum": 0.5, "rekey_every": rekey_every}
+            study = make_study(names, **(values | more))
+            plan, state = start(study)
+            federation = MemoryFederation(study, plan, fake_training)
+            for _ in range(4):
+                outcome = federation.run_round(state)
+                assert (outcome.survivors, outcome.attempts) == (tuple(names), 1)
+                state = outcome.state
+            assert len(state.prototypes) == (4 if method == "fedbcs" else 0)
+            states.append(state.encode())
+    assert len(states) == 8
+    assert len(set(states)) == 1
 
 
 def test_above_32_sites_the_sparse_graph_gives_the_same_state_too(start: Start) -> None:
@@ -112,9 +135,9 @@ def test_above_32_sites_the_sparse_graph_gives_the_same_state_too(start: Start) 
     assert digests[0] == digests[1]
 
 
-@pytest.mark.parametrize("protection", ["secagg", "none"])
+@by_protection
 def test_every_site_reaches_the_combiners_state(start: Start, protection: str) -> None:
-    combiner, lines, _, state = assemble(start, protection=protection)
+    combiner, lines, _, state = assemble(start, **PROTECTIONS[protection][0])
     result = combiner.run(lines, state)
     assert {site.state.digest for site in lines.sites.values()} == {result.state.digest}
     assert (result.state.round, result.attempts, result.faults) == (1, 1, {})
@@ -126,13 +149,15 @@ def test_the_server_sees_no_sites_vector(start: Start) -> None:
     combiner, lines, cast, state = assemble(start, codec={"bits": 8})
     combiner.run(lines, state)
     seen = []
-    shape = cast.parties.shape
+    count = cast.parties.setting(state, 0).count
+    shape = replace(cast.parties.shape, count=count)
     for site, (frame,) in lines.sent(Kind.MASKED_INPUT).items():
         packed = MaskedInput.decode(frame.body, sender=site, shape=shape).packed
-        masked = unpack(packed, shape.count, shape.bits)
+        masked = unpack(packed, count, shape.bits)
+        assert count == len(masked) > cast.plan.length
         update = form_update(fake_training(site, state), state, cast.plan, site)
         own = encode(update, state, cast.plan, cast.study, site).codes
-        assert np.mean(masked == own) < 0.05
+        assert np.mean(masked[: cast.plan.length] == own) < 0.05
         seen.append(masked)
     high_bits = np.concatenate(seen) >> 6  # 10-bit ring: 16 bins
     counts = np.bincount(high_bits, minlength=16)
@@ -150,11 +175,17 @@ def test_what_a_site_sends_besides_does_not_depend_on_its_data(start: Start) -> 
         combiner.run(lines, state)
         for replies in lines.up.values():
             frames = [decode(reply, dict.fromkeys(Kind, 1 << 30)) for reply in replies]
-            assert [frame.kind for frame in frames] == STAGE_KINDS
+            kinds = [frame.kind for frame in frames]
+            dealer = Kind.DEAL in kinds
+            assert kinds == [Kind.READY, Kind.DEAL if dealer else Kind.TAKEN, *STAGE_KINDS[1:]]
             seen.append(tuple(len(frame.body) for frame in frames))
     # three others hold 82 encrypted bytes each; shares of 33 bytes for four sites
-    vector = cast.parties.shape.body_bytes
-    assert set(seen) == {(0, 96, 3 * 82, vector, 32, 4 * 33, 0)}
+    count = cast.parties.setting(state, 0).count
+    vector = replace(cast.parties.shape, count=count).body_bytes
+    rest = (96, 3 * 82, vector, 32, 4 * 33, 32)
+    # the standing; the key for three others, encrypted, or the name of the one that was taken
+    standing, deal, taken = 11 + 64 + 1, 36 + 1 + 3 * 48, 36
+    assert set(seen) == {(standing, deal, *rest), (standing, taken, *rest)}
 
 
 def test_keys_and_commitments_are_fresh_in_every_round(start: Start) -> None:
@@ -175,57 +206,64 @@ def test_upload_is_m_bits_a_value(start: Start) -> None:
     plan, state = start(study)
     outcome = MemoryFederation(study, plan, fake_training).run_round(state)
     packed = -(-plan.length // 32) * 4 * 18
-    assert packed < outcome.bytes_up < packed + 2000
+    # one site deals, the others take; what is not the vector does not grow with it
+    assert packed < outcome.bytes_up < packed + 2200
 
 
-def test_the_combiner_numbers_its_stages_and_checks_the_sites_numbers(start: Start) -> None:
+@by_protection
+def test_the_combiner_numbers_its_stages_and_checks_the_sites_numbers(
+    start: Start, protection: str
+) -> None:
     def renumbered(replies: Replies) -> list[tuple[str, bytes]]:
         reply = decode(replies["B"], dict.fromkeys(Kind, 1 << 30))
         changed = Frame(reply.kind, reply.binding, "B", reply.sequence + 1, reply.body)
         return list((replies | {"B": seal(changed, known_identity("B"))}).items())
 
-    for at in range(7):
-        combiner, lines, _, state = assemble(start)
+    values, requests, heard = PROTECTIONS[protection]
+    for at in range(requests):
+        combiner, lines, _, state = assemble(start, **values)
         result = combiner.run(Meddled(lines.sites, at, renumbered), state)
         assert isinstance(result.faults["B"], WrongBinding)
         assert result.faults["B"].field == "sequence"
         # who signed wrongly, or said so too late, is in the sum; before that it is not
-        assert ("B" in result.survivors) == (at >= 4)
+        assert ("B" in result.survivors) == (at >= heard)
 
 
-@pytest.mark.parametrize("protection", ["secagg", "none"])
+@by_protection
 def test_every_reply_must_come_on_its_own_line(start: Start, protection: str) -> None:
     """RO-2.5: two sites speak for each other; neither is heard, and the others go on."""
 
     def crossed(replies: Replies) -> list[tuple[str, bytes]]:
-        return [*(replies | {"A": replies["B"], "B": replies["A"]}).items()]
+        return [*(replies | {"F": replies["B"], "B": replies["F"]}).items()]
 
-    for at in range(7 if protection == "secagg" else 3):
-        combiner, lines, _, state = assemble(start, "ABCDEFG", protection=protection)
+    values, requests, heard = PROTECTIONS[protection]
+    for at in range(requests):
+        combiner, lines, _, state = assemble(start, "ABCDEFG", **values)
         result = combiner.run(Meddled(lines.sites, at, crossed), state)
-        assert set(result.faults) == {"A", "B"}
-        heard = at >= (4 if protection == "secagg" else 2)
-        assert result.survivors == tuple("ABCDEFG" if heard else "CDEFG")
+        assert set(result.faults) == {"B", "F"}
+        assert result.survivors == tuple("ABCDEFG" if at >= heard else "ACDEG")
 
 
-@pytest.mark.parametrize("protection", ["secagg", "none"])
+@by_protection
 def test_the_same_site_twice_is_not_two_sites(start: Start, protection: str) -> None:
     expected = None
-    for at in range(-1, 7 if protection == "secagg" else 3):
-        combiner, lines, _, state = assemble(start, protection=protection)
-        doubled = Meddled(lines.sites, at, lambda r: [("A", r["A"]), *r.items()])
+    values, requests, _ = PROTECTIONS[protection]
+    for at in range(-1, requests):
+        combiner, lines, _, state = assemble(start, **values)
+        doubled = Meddled(lines.sites, at, lambda r: [("B", r["B"]), *r.items()])
         result = combiner.run(doubled, state)
         expected = expected or result.state.digest
         assert result.state.digest == expected
         assert result.survivors == ("A", "B", "C", "D")
 
 
-@pytest.mark.parametrize("protection", ["secagg", "none"])
+@by_protection
 def test_a_site_that_sends_nonsense_is_missed_by_name(start: Start, protection: str) -> None:
     """Whatever one site sends, and in whatever stage, the others finish the round."""
-    for at in range(7 if protection == "secagg" else 3):
+    values, requests, _ = PROTECTIONS[protection]
+    for at in range(requests):
         for nonsense in (b"", b"FBCS" + bytes(300)):
-            combiner, lines, _, state = assemble(start, protection=protection)
+            combiner, lines, _, state = assemble(start, **values)
             meddled = Meddled(lines.sites, at, lambda r, bad=nonsense: [*(r | {"D": bad}).items()])
             result = combiner.run(meddled, state)
             assert set(result.faults) == {"D"}
@@ -252,16 +290,16 @@ def test_a_plain_vector_of_another_form_is_a_fault_of_its_sender(start: Start) -
         assert result.survivors == ("A", "B", "D")
 
 
-@pytest.mark.parametrize("protection", ["secagg", "none"])
+@by_protection
 def test_too_few_that_are_ready_end_the_round_before_any_key_is_made(
     start: Start, protection: str
 ) -> None:
-    combiner, lines, _, state = assemble(start, protection=protection)
+    combiner, lines, _, state = assemble(start, **PROTECTIONS[protection][0])
     lines.silent = lambda name, frame: name in "AD"
-    with pytest.raises(RoundError, match="2 of 4 sites are ready, the threshold is 3"):
+    with pytest.raises(RoundError, match=r"2 (of 4 )?sites are ready, the threshold is 3"):
         combiner.run(lines, state)
-    assert not any(lines.sent(Kind.ADVERTISE).values())
-    assert not any(lines.sent(Kind.PLAIN_INPUT).values())
+    for kind in (Kind.DEAL, Kind.ADVERTISE, Kind.ENCRYPTED, Kind.PLAIN_INPUT):
+        assert not any(lines.sent(kind).values())
 
 
 def test_too_few_plain_vectors_end_the_round(start: Start) -> None:
@@ -283,12 +321,14 @@ def test_a_site_from_another_state_takes_no_part(start: Start) -> None:
     assert isinstance(lines.errors[0][1], WrongBinding)
 
 
-@pytest.mark.parametrize("protection", ["secagg", "none"])
+@by_protection
 def test_a_site_that_has_not_taken_the_last_sum_is_not_asked_to_train(
     start: Start, protection: str
 ) -> None:
-    combiner, lines, _, state = assemble(start, protection=protection)
-    lines.silent = lambda name, frame: name == "B" and frame.kind is Kind.SUM
+    combiner, lines, _, state = assemble(start, **PROTECTIONS[protection][0])
+    lines.silent = lambda name, frame: (
+        name == "B" and frame.kind in (Kind.SUM, Kind.JOIN) and frame.binding.round < 2
+    )
     state = combiner.run(lines, state).state
     heard = len(lines.down["B"])
     assert combiner.run(lines, state).survivors == ("A", "C", "D")
@@ -305,9 +345,9 @@ def test_frames_of_another_federation_are_refused(start: Start) -> None:
             other.sites["B"].handle(late)
 
 
-@pytest.mark.parametrize("protection", ["secagg", "none"])
+@by_protection
 def test_no_training_after_the_studys_last_round(start: Start, protection: str) -> None:
-    combiner, lines, _, state = assemble(start, rounds=1, protection=protection)
+    combiner, lines, _, state = assemble(start, rounds=1, **PROTECTIONS[protection][0])
     state = combiner.run(lines, state).state
     with pytest.raises(RoundError):
         combiner.run(lines, state)
@@ -332,7 +372,8 @@ def test_key_lists_hold_the_sites_own_frames(start: Start) -> None:
     frames = [decode(f, dict.fromkeys(Kind, 1 << 30)) for f in lines.down["A"]]
     (body,) = [f.body for f in frames if f.kind is Kind.KEY_LIST]
     listed = KeyList.decode(body, sender="c", graph=cast.parties.terms.graph, sites=4)
-    assert listed.frames == tuple(lines.up[name][1] for name in "ABCD")
+    # after *ready* and the group's key
+    assert listed.frames == tuple(lines.up[name][2] for name in "ABCD")
 
 
 def test_a_round_over_other_sites_than_the_studys_does_not_exist(start: Start) -> None:
@@ -357,7 +398,11 @@ def test_terms_and_thresholds_are_the_studys(start: Start) -> None:
     assert (terms.sites, terms.threshold, terms.colluders, terms.max_reused_states) == (7, 5, 2, 1)
     assert parties.threshold == 5
     setting = parties.setting(state, 3)
-    assert (setting.binding.attempt, setting.binding.phase, setting.count) == (3, 1, plan.length)
+    # one chunk of 16-bit values: a tag of four limbs (VS-2.3)
+    assert (setting.binding.attempt, setting.binding.phase) == (3, 1)
+    assert setting.count == plan.length + 4
+    unverified = Cast(make_study("ABCDEFG", verified_sum=False), plan).parties
+    assert unverified.setting(state, 3).count == plan.length
     assert setting.terms == terms
 
 

@@ -42,8 +42,10 @@ Start = Callable[[Study], tuple[Layout, GlobalState]]
 Make = Callable[..., Stepwise]
 
 
-@pytest.mark.parametrize("protection", ["secagg", "none"])
-def test_the_same_request_again_gets_the_same_reply(start: Start, protection: str) -> None:
+@pytest.mark.parametrize(("protection", "stages"), [("secagg", 9), ("ckks", 6), ("none", 3)])
+def test_the_same_request_again_gets_the_same_reply(
+    start: Start, protection: str, stages: int
+) -> None:
     """RO-2.9, in every stage of three rounds."""
     study = make_study(protection=protection)
     plan, state = start(study)
@@ -69,12 +71,15 @@ def test_the_same_request_again_gets_the_same_reply(start: Start, protection: st
         state = combiner.run(lines, state).state
     assert lines.errors == []
     assert trained == dict.fromkeys("ABCD", 3)
-    assert len(kinds) == (7 if protection == "secagg" else 3)
+    assert len(kinds) == stages
 
 
-@pytest.mark.parametrize("protection", ["secagg", "none"])
-def test_a_second_start_does_not_train_twice(start: Start, protection: str) -> None:
-    study = make_study(protection=protection)
+UNKEYED = [{"verified_sum": False}, {"protection": "none"}]
+
+
+@pytest.mark.parametrize("values", UNKEYED, ids=["secagg", "none"])
+def test_a_second_start_does_not_train_twice(start: Start, values: dict[str, object]) -> None:
+    study = make_study(**values)
     plan, state = start(study)
     cast = Cast(study, plan)
     trained: list[str] = []
@@ -93,7 +98,33 @@ def test_a_second_start_does_not_train_twice(start: Start, protection: str) -> N
     assert trained == ["A"]
 
 
-@pytest.mark.parametrize("protection", ["secagg", "none"])
+@pytest.mark.parametrize("protection", ["secagg", "ckks"])
+def test_a_second_start_of_a_new_key_stage_does_not_train_twice(
+    start: Start, protection: str
+) -> None:
+    """RO-2.1 where sites share a key: the standing is said anew (GK-2), the vector is the same."""
+    study = make_study(protection=protection)
+    plan, state = start(study)
+    cast = Cast(study, plan)
+    trained: list[str] = []
+
+    def train(site: str, state: GlobalState) -> LocalResult:
+        trained.append(site)
+        return fake_training(site, state)
+
+    step = Stepwise(cast, state, {name: cast.site(name, state, train) for name in "ABCD"})
+    for _ in range(3):
+        # a combiner that crashed and asks from the start
+        step.ready()
+    vectors = {name: site._vector for name, site in step.sites.items()}
+    step.sites["A"].handle(step.open())
+    step.ready()
+    assert step.sites["A"].handle(step.open(1))
+    assert trained == [*"ABCD"]
+    assert all(site._vector is vectors[name] for name, site in step.sites.items())
+
+
+@pytest.mark.parametrize("protection", ["secagg", "ckks", "none"])
 def test_nothing_is_opened_before_the_start(stepwise: Make, protection: str) -> None:
     step = stepwise(protection=protection)
     with pytest.raises(UnexpectedFrame, match="has not been started"):
@@ -131,9 +162,12 @@ def test_a_restarted_site_has_left_the_attempt(stepwise: Make) -> None:
         step = stepwise()
         session = step.run(until)
         again = step.cast.site("A", step.state)
-        with pytest.raises(UnexpectedFrame, match="not opened here"):
+        # it has trained nothing yet that could be asked for
+        with pytest.raises(UnexpectedFrame, match="has not been started"):
             again.handle(session.requests["A"])
         again.handle(step.start)
+        with pytest.raises(UnexpectedFrame, match="not opened here"):
+            again.handle(session.requests["A"])
         with pytest.raises(Refused):
             again.handle(step.open())
         assert again.handle(step.open(1))
@@ -146,31 +180,33 @@ def test_bytes_of_a_stranger_do_nothing(stepwise: Make, until: Kind) -> None:
     and the site then answers the genuine one.
     """
     step = stepwise("ABC")
-    if until in (Kind.START, Kind.OPEN):
-        step.sites["A"].handle(step.start)
+    if until is Kind.DEALT:
+        genuine = step.dealt()
+    elif until in (Kind.START, Kind.OPEN):
+        step.ready()
         genuine = step.start if until is Kind.START else step.open()
     else:
         session = step.run(until)
-        genuine = session.sum_frame() if until is Kind.SUM else session.requests["A"]
+        genuine = session.sum_frame() if until is Kind.SUM else session.requests["C"]
     frame = decode(genuine, ANYTHING)
     stranger = known_identity("stranger")
     changed = seal(replace(frame, body=bytes(frame.body)), stranger)
-    before = step.cast.marks["A"].read()
+    before = step.cast.marks["C"].read(), step.cast.keys["C"].read()
     with pytest.raises(BadSignature):
-        step.sites["A"].handle(changed)
+        step.sites["C"].handle(changed)
     for bad in (b"", b"x" * 500, genuine[:-1], genuine + b"\0"):
         with pytest.raises(PeerError):
-            step.sites["A"].handle(bad)
+            step.sites["C"].handle(bad)
     random = np.random.default_rng(7)
     for _ in range(40):
         place = int(random.integers(len(genuine)))
         flipped = bytearray(genuine)
         flipped[place] ^= 1 << int(random.integers(8))
         with pytest.raises(PeerError):
-            step.sites["A"].handle(bytes(flipped))
-    assert step.cast.marks["A"].read() == before
-    assert step.sites["A"].state is step.state
-    assert step.sites["A"].handle(genuine)
+            step.sites["C"].handle(bytes(flipped))
+    assert (step.cast.marks["C"].read(), step.cast.keys["C"].read()) == before
+    assert step.sites["C"].state is step.state
+    assert step.sites["C"].handle(genuine)
 
 
 @pytest.mark.parametrize(

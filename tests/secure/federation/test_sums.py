@@ -11,6 +11,7 @@ from federation_fixtures import (
     ANYTHING,
     Lines,
     Stepwise,
+    give_keys,
     gone_from,
     known_identity,
 )
@@ -19,9 +20,11 @@ from fedbcs_protocols.binding import COMBINER
 from fedbcs_protocols.errors import (
     BadSignature,
     BadSiteList,
+    BadTag,
     Inconsistent,
     PeerError,
     ProtocolError,
+    Refused,
     UnexpectedFrame,
     WrongBinding,
 )
@@ -96,7 +99,7 @@ def test_a_sum_in_the_name_of_another_attempt_is_refused(stepwise: Make) -> None
 
 def _forged(step: Stepwise, session: CombinerSession) -> bytes:
     """A sum for which B, C and D, who collude, signed a second transcript without A in it."""
-    setting = step.cast.parties.setting(step.state, 0)
+    setting = step.cast.parties.setting(step.state, 0, step.key_id)
     frame, certificate, tail = _sum_parts(step, session)
     other = replace(certificate, survivors=frozenset({1, 2, 3}))
     digest = transcript(setting, other.key_list, other.sharers, other.survivors)
@@ -108,9 +111,12 @@ def _forged(step: Stepwise, session: CombinerSession) -> bytes:
 
 
 @pytest.mark.parametrize("restarted", [False, True])
-def test_a_sum_over_sites_that_this_one_did_not_sign_for(stepwise: Make, restarted: bool) -> None:
+@pytest.mark.parametrize("verified", [False, True])
+def test_a_sum_over_sites_that_this_one_did_not_sign_for(
+    stepwise: Make, restarted: bool, verified: bool
+) -> None:
     """SA-7.3: in the attempt in which it signed, only with the transcript that it signed."""
-    step = stepwise()
+    step = stepwise(verified_sum=verified)
     forged = _forged(step, step.run(Kind.SUM))
     site = step.cast.site("A", step.state) if restarted else step.sites["A"]
     with pytest.raises(Inconsistent, match="not over the sites that this site signed for"):
@@ -119,6 +125,11 @@ def test_a_sum_over_sites_that_this_one_did_not_sign_for(stepwise: Make, restart
     # a site that signed nothing cannot tell, and believes three signatures
     step.cast.marks["A"] = MemoryMarks()
     newcomer = step.cast.site("A", step.state)
+    if verified:
+        # VS-3.2: unless the numbers are checked, and those are still the sum with A in it
+        with pytest.raises(BadTag):
+            newcomer.handle(forged)
+        return
     newcomer.handle(forged)
     assert newcomer.state.round == 1
 
@@ -138,15 +149,20 @@ def test_a_site_that_signed_but_was_not_asked_to_answer_can_tell_too(stepwise: M
     assert step.sites["A"].state.round == 1
 
 
-@pytest.mark.parametrize("stage", ["ready", "advertise", "share", "masked_input"])
-def test_a_site_that_was_dropped_takes_the_sum(stepwise: Make, stage: str) -> None:
-    step = stepwise()
+@pytest.mark.parametrize("stage", ["ready", "keys", "advertise", "share", "masked_input"])
+@pytest.mark.parametrize("verified", [False, True])
+def test_a_site_that_was_dropped_takes_the_sum(stepwise: Make, stage: str, verified: bool) -> None:
+    step = stepwise(verified_sum=verified)
     lines = Lines(step.sites, gone_from(stage, "B"))
     result = step.cast.combiner().run(lines, step.state)
     assert result.survivors == ("A", "C", "D")
     assert step.sites["B"].state is step.state
     told = lines.down["A"][-1]
     assert decode(told, ANYTHING).kind is Kind.SUM
+    if verified and stage in ("ready", "keys"):
+        # It was not there when the key was dealt that the tags are checked with (GK-4).
+        _refuses(step, told, Refused, "B")
+        give_keys(step, "B", "C", step.control(), result.state)
     step.sites["B"].handle(told)
     # and so does one that was started anew and knows nothing of the round
     newcomer = step.cast.site("B", step.state)
@@ -182,18 +198,22 @@ def test_a_sum_of_a_round_to_come_is_refused(stepwise: Make) -> None:
     _refuses(step, _sealed(step, elsewhere, certificate, tail), PeerError)
 
 
+@pytest.mark.parametrize("verified", [False, True])
 def test_one_sites_false_values_do_not_end_the_study(
-    stepwise: Make, monkeypatch: pytest.MonkeyPatch
+    stepwise: Make, monkeypatch: pytest.MonkeyPatch, verified: bool
 ) -> None:
-    """RO-4.5: a sum that no honest sites can have made counts as the largest that they could."""
+    """RO-4.5: a sum that no honest sites can have made counts as the largest that they could.
+
+    Its tags are right: they are about what the liar sent.
+    """
     monkeypatch.setattr(SiteSession, "_check_vector", lambda self, vector: None)
-    step = stepwise("ABCDE")
+    step = stepwise("ABCDE", verified_sum=verified)
     liar = step.sites["B"]
     liar.handle(step.start)
     assert liar._vector is not None
     liar._vector = np.full_like(liar._vector, 5 << 16)
     session = step.run(Kind.SUM)
-    assert session.total().min() > 5 * (2**16 - 2)
+    assert session.total()[: step.cast.plan.length].min() > 5 * (2**16 - 2)
     closing = session.sum_frame()
     for site in step.sites.values():
         site.handle(closing)

@@ -1,0 +1,198 @@
+"""What attacks on encrypted sums are made of, and how they are run one by one.
+
+An attack is run in a process that may die of it: its line is begun before, and ended after, so a
+crash names what it died in. Each starts from the same scene: all sites have sent their ciphertexts.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from ckks_world import World
+from numpy.typing import NDArray
+from tenseal import sealapi
+
+from fedbcs_protocols.ckks.cipher import (
+    POLYNOMIAL_BYTES,
+    Context,
+    SecretContext,
+    pack_words,
+    unpack_words,
+)
+from fedbcs_protocols.ckks.outcome import Outcome
+from fedbcs_protocols.ckks.params import DEGREE, PRIME
+from fedbcs_protocols.ckks.site import context_of
+from fedbcs_protocols.errors import ProtocolError
+from fedbcs_protocols.group import KeyRing
+
+COUNT = 9000
+"""Values of a vector: two ciphertexts a site."""
+Q = np.uint64(PRIME)
+Polynomial = NDArray[np.uint64]
+Aggregate = list[bytes]
+
+
+@dataclass(frozen=True)
+class Attack:
+    """``run`` must end in the refusal that README.md names, by the clause that stands here."""
+
+    clause: str
+    name: str
+    run: Callable[[], object]
+
+
+def perform(attacks: Iterable[Attack]) -> None:
+    """A line an attack: clause, name, how it ended, how many ciphertexts were decrypted for it."""
+    calls = counted()
+    for attack in attacks:
+        sys.stdout.write(f"{attack.clause}\t{attack.name}\t")
+        sys.stdout.flush()
+        calls.clear()
+        try:
+            attack.run()
+        except ProtocolError as error:
+            ended = type(error).__name__
+        else:
+            ended = "taken"
+        sys.stdout.write(f"{ended}\t{len(calls)}\n")
+        sys.stdout.flush()
+
+
+def counted() -> list[int]:
+    """A list that grows by one whenever a site decrypts, from now on."""
+    calls: list[int] = []
+    decrypt = SecretContext.decrypt
+
+    def counting(self: SecretContext, ciphertext: Any) -> Any:
+        calls.append(1)
+        return decrypt(self, ciphertext)
+
+    SecretContext.decrypt = counting  # type: ignore[method-assign]
+    return calls
+
+
+class Scene:
+    """A world in which every site has sent its ciphertexts; it can be begun again."""
+
+    def __init__(self, world: World | None = None) -> None:
+        self.world = world or World(count=COUNT)
+        self.world.uploads  # noqa: B018
+        self._rings = {n: k.read() for n, k in self.world.keepers.items()}
+        self.honest = self.world.honest()
+
+    def begin(self) -> World:
+        for name, ring in self._rings.items():
+            assert ring is not None
+            self.world.keepers[name].write(ring)
+        return self.world
+
+    def tell(
+        self,
+        aggregate: Sequence[bytes],
+        members: Sequence[str] | None = None,
+        *,
+        name: str = "site0",
+        **forged: Any,
+    ) -> Outcome:
+        """One site reads an aggregate that the sites have signed for, from the beginning."""
+        world = self.begin()
+        return read(world, name, world.forged(aggregate, members, **forged))
+
+
+def read(world: World, name: str, frame: bytes, seen: Mapping[int, bytes] | None = None) -> Outcome:
+    """What is taken is the truth; what was decrypted and is not cost the key and a refusal."""
+    before = world.keys(name).ring
+    try:
+        outcome = world.open(name, frame, seen)
+    except ProtocolError:
+        after = world.keys(name).ring
+        # CK-5.7, GK-6.2
+        asked = after.opened != before.opened
+        assert after.refusals - before.refusals == asked
+        assert (after.find(world.key.key_id) is None) == asked or after == before
+        raise
+    true = sum(world.vectors[n].astype(np.uint64) for n in outcome.survivors)
+    assert outcome.total.tolist() == np.asarray(true).tolist()
+    return outcome
+
+
+def restarted(world: World, name: str) -> KeyRing:
+    """The site's process ends and starts again: what it reads is what it wrote."""
+    keeper = world.keepers[name]
+    kept = keeper.read()
+    assert kept is not None
+    ring = KeyRing.decode(kept.encode())
+    keeper.write(ring)
+    return ring
+
+
+# Polynomials -------------------------------------------------------------------------------------
+
+
+def halves(ciphertext: bytes) -> tuple[Polynomial, Polynomial]:
+    first, second = ciphertext[:POLYNOMIAL_BYTES], ciphertext[POLYNOMIAL_BYTES:]
+    return unpack_words(first, "x"), unpack_words(second, "x")
+
+
+def whole(first: Polynomial, second: Polynomial) -> bytes:
+    """A ciphertext of these words, be they residues or not."""
+    return pack_words(first) + pack_words(second)
+
+
+def constant(value: int) -> Polynomial:
+    """NTT form of a number: the same word everywhere."""
+    return np.full(DEGREE, value % PRIME, np.uint64)
+
+
+def words(value: int, at: int | None = None) -> Polynomial:
+    """A raw word everywhere or in one place, not reduced."""
+    out = np.zeros(DEGREE, np.uint64)
+    out[slice(None) if at is None else at] = value
+    return out
+
+
+def drawn(seed: int) -> Polynomial:
+    return np.random.default_rng(seed).integers(0, PRIME, DEGREE, dtype=np.uint64)
+
+
+def plus(ciphertext: bytes, first: Polynomial, second: Polynomial) -> bytes:
+    a, b = halves(ciphertext)
+    return whole((a + first) % Q, (b + second) % Q)
+
+
+def combined(*terms: tuple[int, bytes]) -> bytes:
+    """The sum of small whole multiples of aggregates."""
+    first, second = constant(0), constant(0)
+    for factor, ciphertext in terms:
+        for _ in range(abs(factor)):
+            a, b = halves(ciphertext)
+            a, b = (a, b) if factor > 0 else ((Q - a) % Q, (Q - b) % Q)
+            first, second = (first + a) % Q, (second + b) % Q
+    return whole(first, second)
+
+
+def message(context: Context, values: Mapping[int, float]) -> Polynomial:
+    """Δ times these values in these places of a chunk: what an encryption adds to noise."""
+    params = context.params
+    components = np.zeros(DEGREE)
+    for place, value in values.items():
+        digit, at = divmod(place, DEGREE)
+        components[at] += value * params.base**digit
+    return encoded(context, components)
+
+
+def encoded(context: Context, components: NDArray[np.float64]) -> Polynomial:
+    """(N,) real and imaginary parts, one after another, times Δ, as a polynomial's words."""
+    plain = sealapi.Plaintext()
+    slots = np.ascontiguousarray(components).view(np.complex128).tolist()
+    context.encoder.encode(slots, context.params.scale, plain)
+    return np.array([plain.data(at) for at in range(DEGREE)], np.uint64)
+
+
+def with_key(world: World) -> SecretContext:
+    """What a site, and whoever a site works with, can do."""
+    return context_of(world.setting, world.key, world.context.scratch)
