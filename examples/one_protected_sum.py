@@ -1,12 +1,13 @@
 """One protected sum by the protocol package alone: five sites, one of them drops out.
 
 Run it with ``.venv/bin/python examples/one_protected_sum.py``. Bytes go in and bytes come out; a
-loop is the network.
+loop is the network. Tags show the sites that the server tells them the sum and nothing else.
 """
 
 from __future__ import annotations
 
 import hashlib
+import secrets
 
 import numpy as np
 
@@ -23,9 +24,11 @@ from fedbcs_protocols.secagg import (
     Terms,
     open_sum,
 )
+from fedbcs_protocols.tags import Tagger, tagged_count
 
 SITES = ("aachen", "bern", "cork", "delft", "evora")
 STAGES = ("advertise", "share", "masked_input", "consistency", "unmask")
+VALUES, BITS = 3, 16
 
 
 def main() -> None:
@@ -43,16 +46,18 @@ def main() -> None:
             state_digest=hashlib.sha256(b"a model").digest(),
         ),
         terms=Terms(sites=5, threshold=4, colluders=1),
-        bits=ring_bits(16, 5),
-        count=3,
+        bits=ring_bits(BITS, 5),
+        count=tagged_count(VALUES, BITS),
     )
+    # A key that the sites have and the server has not; in a study a site deals it.
+    tagger = Tagger(secrets.token_bytes(32), epoch=1, binding=setting.binding, bits=BITS)
     # What each site's staff compared out of band.
     guard = Guard(frozenset(identity.public.fingerprint for identity in identities.values()))
     sites = {
         name: SiteSession(setting, identity=identity, name=name, guard=guard, marks=MemoryMarks())
         for name, identity in identities.items()
     }
-    vectors = {name: np.full(3, i, np.uint32) for i, name in enumerate(SITES, start=1)}
+    vectors = {name: np.full(VALUES, i, np.uint32) for i, name in enumerate(SITES, start=1)}
 
     combiner = CombinerSession(setting, identity=server, journal=NoJournal())
     for stage in STAGES:
@@ -66,7 +71,7 @@ def main() -> None:
                 case "share":
                     frame = sites[name].share(request)
                 case "masked_input":
-                    frame = sites[name].masked_input(request, vectors[name])
+                    frame = sites[name].masked_input(request, tagger.tagged(vectors[name], name))
                 case "consistency":
                     frame = sites[name].consistency(request)
                 case _:
@@ -74,11 +79,14 @@ def main() -> None:
             combiner.receive(frame, line=name)
         combiner.close()
 
-    print(f"server: the sum over {', '.join(combiner.survivors)} is {combiner.total()}")
+    total = combiner.total()[:VALUES]
+    print(f"server: the sum over {', '.join(combiner.survivors)} is {total}")
     for name in ("aachen", "delft"):
         signed = sites[name].transcript
         outcome = open_sum(combiner.sum_frame(), setting, {0: signed} if signed else {})
-        print(f"{name}: {outcome.total}, and {len(outcome.survivors)} sites are in it")
+        # Raises BadTag for any other numbers.
+        total = tagger.opened(outcome.total, VALUES, outcome.survivors)
+        print(f"{name}: {total}, and {len(outcome.survivors)} sites are in it")
 
 
 if __name__ == "__main__":
