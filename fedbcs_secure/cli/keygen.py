@@ -64,6 +64,8 @@ def keygen(
     Prints the public key for the study's roster, and its fingerprint. The other sites compare the
     fingerprint with you over the telephone or in person, not by the way the key came.
     """
+    if show and change:
+        raise typer.BadParameter("--show and --change exclude each other")
     if show:
         _print(*_public(site_dir), site_dir, as_json)
         return
@@ -73,6 +75,7 @@ def keygen(
         old = unlocking(site_dir, None)
         made = keyfile.change(site_dir, old, _new(keyring, passphrase_file))
     else:
+        keyfile.refuse_another(site_dir)
         given = None if keyring else _unattended(passphrase_file)
         made = keyfile.create(site_dir, given or _new(keyring, None))
     public = made.identity.public

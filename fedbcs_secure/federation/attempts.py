@@ -22,7 +22,7 @@ _PEOPLE = (
     "Sites that have answered for this state will not answer again; people at the sites must "
     "decide how to go on"
 )
-_NOTHING = "Nobody was asked to unmask, so nothing was learned, and it can be tried again"
+_NOTHING = "In none of them anybody was asked to unmask, and it can be tried again"
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 ``site.key`` holds the Ed25519 identity and a storage key, encrypted under a passphrase (scrypt) or
 under a random key that the operating system's keyring keeps. The storage key encrypts everything
-else, such as the key ring of each study (:class:`FileKeys`). All of a fixed length::
+else, such as the key ring of each study (``filekeys.FileKeys``). All of a fixed length::
 
     "FBSK"  version 1  method 1  log2(N) 1  r 1  p 1  salt 16  nonce 12  ciphertext 80
 """
@@ -14,6 +14,7 @@ import re
 import secrets
 import stat
 import struct
+import unicodedata
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
@@ -23,8 +24,6 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
-from fedbcs_protocols.errors import LocalError
-from fedbcs_protocols.group import KeyRing
 from fedbcs_protocols.identity import Identity
 from fedbcs_secure.errors import KeyFileError
 from fedbcs_secure.federation.durable import write_durably
@@ -41,7 +40,6 @@ _FILE_BYTES = _HEAD.size + _SECRET_BYTES + 16
 _LOG_N, _R, _P = 17, 8, 1
 _MAX_LOG_N = 20
 _NONCE_BYTES = 12
-_LONGEST_RING_BYTES = 1 << 14
 
 
 class Method(IntEnum):
@@ -76,7 +74,9 @@ class Passphrase:
 
     def key(self, salt: bytes, cost: tuple[int, int, int]) -> bytes:
         log_n, r, p = cost
-        return Scrypt(salt, 32, 1 << log_n, r, p).derive(self.text.encode())
+        # RFC 8265: keyboards write an accented letter as one character or as two.
+        text = unicodedata.normalize("NFC", self.text)
+        return Scrypt(salt, 32, 1 << log_n, r, p).derive(text.encode())
 
 
 @dataclass(frozen=True)
@@ -148,19 +148,26 @@ def create(folder: Path, unlock: Unlock) -> SiteSecrets:
     Raises :class:`KeyFileError` if there are any already: a site that changes its identity drops
     out of every study.
     """
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # Of two that begin at once, one finds the other's.
+        hold(folder / KEY_NAME, "the key", "wait until it has made its key")
+        refuse_another(folder)
+        made = SiteSecrets.generate()
+        _write(folder, made, unlock)
+    except OSError as error:
+        raise KeyFileError(f"cannot write to {folder}: {error.strerror}") from None
+    return made
+
+
+def refuse_another(folder: Path) -> None:
+    """Raises :class:`KeyFileError` if there is a key file in ``folder``."""
     path = folder / KEY_NAME
     if path.exists():
         raise KeyFileError(
             f"{path} exists; with another identity the site could not go on with its studies. "
             "Choose another folder, or move the file away if it is no longer needed"
         )
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        made = SiteSecrets.generate()
-        _write(folder, made, unlock)
-    except OSError as error:
-        raise KeyFileError(f"cannot write to {folder}: {error.strerror}") from None
-    return made
 
 
 def load(folder: Path, unlock: Unlock) -> SiteSecrets:
@@ -252,58 +259,3 @@ def _write(folder: Path, held: SiteSecrets, unlock: Unlock) -> None:
     # The secret half last: where it is, the other is too, whenever a crash comes.
     write_durably(folder / PUBLIC_NAME, text.encode())
     write_durably(folder / KEY_NAME, head + sealed, mode=0o600)
-
-
-@dataclass(frozen=True)
-class FileKeys:
-    """A :class:`fedbcs_protocols.group.KeyKeeper`: one encrypted file a study.
-
-    It is for one process at a time. A file that was restored from a backup forgets what came after:
-    keep it where backups are not restored over it. Raises :class:`KeyFileError` for a file that
-    does not open; then a person decides, since without it the site could decrypt twice.
-    """
-
-    path: Path
-    storage_key: bytes = field(repr=False)
-
-    def read(self) -> KeyRing | None:
-        self._hold()
-        try:
-            with self.path.open("rb") as stream:
-                data = stream.read(_LONGEST_RING_BYTES + 1)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise KeyFileError(f"cannot read keys {self.path}: {error.strerror}") from None
-        try:
-            if not _NONCE_BYTES <= len(data) <= _LONGEST_RING_BYTES:
-                raise LocalError("too short or too long")
-            plain = ChaCha20Poly1305(self.storage_key).decrypt(
-                data[:_NONCE_BYTES], data[_NONCE_BYTES:], self._associated()
-            )
-            return KeyRing.decode(plain)
-        except (InvalidTag, LocalError):
-            raise KeyFileError(
-                f"{self.path} does not open: another site's or study's, or damaged. It says what "
-                "this site has decrypted; take no part until that is clear"
-            ) from None
-
-    def write(self, ring: KeyRing) -> None:
-        self._hold()
-        nonce = secrets.token_bytes(_NONCE_BYTES)
-        sealed = ChaCha20Poly1305(self.storage_key).encrypt(
-            nonce, ring.encode(), self._associated()
-        )
-        try:
-            write_durably(self.path, nonce + sealed, mode=0o600)
-        except OSError as error:
-            raise KeyFileError(
-                f"cannot write keys {self.path}: {error.strerror}; without them the site takes no "
-                "part"
-            ) from None
-
-    def _hold(self) -> None:
-        hold(self.path, "keys", "two could decrypt under one key")
-
-    def _associated(self) -> bytes:
-        return b"fedbcs-secure key ring v1\x00" + self.path.name.encode()

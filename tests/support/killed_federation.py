@@ -29,8 +29,8 @@ from fedbcs_protocols.secagg import Journal
 from fedbcs_protocols.wire import Kind, decode
 from fedbcs_secure.errors import FedBCSError
 from fedbcs_secure.federation.combine import initial_state
+from fedbcs_secure.federation.filekeys import FileKeys
 from fedbcs_secure.federation.journal import Begun, FileJournals
-from fedbcs_secure.federation.keyfile import FileKeys
 from fedbcs_secure.federation.layout import layout
 from fedbcs_secure.federation.marks import FileMarks
 from fedbcs_secure.federation.state import GlobalState, load_state, save_state

@@ -73,7 +73,8 @@ class KeyStage:
         """
         if len(self._ready) < self._group.threshold:
             raise TooFewSites(
-                f"{len(self._ready)} sites are ready, the threshold is {self._group.threshold}"
+                f"{len(self._ready)} of {self._group.sites} sites are ready, the threshold is "
+                f"{self._group.threshold}"
             )
         task = self._group.task(self._standings, self._control.round)
         if task is None:

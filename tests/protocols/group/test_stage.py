@@ -202,7 +202,7 @@ def test_too_few_are_ready() -> None:
     """GK-3.2"""
     cast = make_group(5, threshold=4)
     stage = Stage(cast, ["site0", "site1", "site2"]).ready()
-    with pytest.raises(TooFewSites, match="3 sites are ready, the threshold is 4"):
+    with pytest.raises(TooFewSites, match="3 of 5 sites are ready, the threshold is 4"):
         _ = stage.combiner.dealer
     four = Stage(cast, ["site0", "site1", "site2", "site4"]).ready()
     four.combiner.without("site4")

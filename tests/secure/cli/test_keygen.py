@@ -310,8 +310,11 @@ def test_a_damaged_public_half(text: str) -> None:
 def test_show_needs_no_passphrase_and_writes_nothing() -> None:
     made("--passphrase-file", words())
     before = {path: path.read_bytes() for path in Path("site").iterdir()}
-    # Not even with a flag beside it that would.
-    keygen("--show", "--change")
+    keygen("--show")
+    # Nor with a flag beside it that would.
+    both = keygen("--show", "--change")
+    assert both.returncode == 2
+    assert "exclude each other" in both.stderr
     assert {path: path.read_bytes() for path in Path("site").iterdir()} == before
 
 
@@ -320,6 +323,8 @@ def test_a_second_identity_is_not_made() -> None:
     result = keygen("--passphrase-file", "words")
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.startswith("error: site/site.key exists; with another identity")
+    # Before anything is asked for.
+    assert keygen().stderr == result.stderr
     assert made("--show") == row
 
 

@@ -111,7 +111,7 @@ def test_too_few_that_are_ready_again_end_the_round(start: Start) -> None:
         return name in "AB" and any(f.kind is Kind.DELIVERY for f in seen)
 
     lines.silent = silent
-    with pytest.raises(RoundError, match="2 sites are ready, the threshold is 3"):
+    with pytest.raises(RoundError, match="2 of 4 sites are ready, the threshold is 3"):
         cast.combiner().run(lines, state)
 
 

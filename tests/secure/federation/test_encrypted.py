@@ -249,13 +249,13 @@ def test_after_three_refusals_nothing_goes_on_until_a_person_has_looked(
         assert {w.ring(name).epoch for name in "ABCD"} == {times}
     monkeypatch.undo()
     w.lines.errors.clear()
-    with pytest.raises(RoundError, match="0 sites are ready"):
+    with pytest.raises(RoundError, match="0 of 4 sites are ready"):
         w.round()
     assert all(isinstance(error, Refused) for _, error in w.lines.errors)
     assert "until a person has looked" in str(w.lines.errors[-1][1])
     # One person is not enough for four sites; three are, and the fourth stays out.
     w.keys["A"].write(w.ring("A").approved())
-    with pytest.raises(RoundError, match="1 sites are ready"):
+    with pytest.raises(RoundError, match="1 of 4 sites are ready"):
         w.round()
     for name in "BC":
         w.keys[name].write(w.ring(name).approved())

@@ -21,8 +21,8 @@ from fedbcs_protocols.group import KeyRing
 from fedbcs_protocols.group.secret import GroupSecret
 from fedbcs_secure.errors import KeyFileError, RunFolderError
 from fedbcs_secure.federation import durable, keyfile
+from fedbcs_secure.federation.filekeys import FileKeys
 from fedbcs_secure.federation.keyfile import (
-    FileKeys,
     Keyring,
     Method,
     Passphrase,
@@ -79,7 +79,11 @@ def test_what_was_made_is_what_is_read(folder: Path, made: SiteSecrets) -> None:
     first, comment = (folder / "site.pub").read_text().splitlines()
     assert bytes.fromhex(first) == made.identity.public.raw
     assert made.identity.public.fingerprint in comment
-    assert sorted(path.name for path in folder.iterdir()) == ["site.key", "site.pub"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "site.key",
+        "site.key.lock",
+        "site.pub",
+    ]
 
 
 def test_the_head_says_how_it_is_encrypted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -522,6 +526,47 @@ def test_a_ring_that_cannot_be_read_is_not_taken_for_none(tmp_path: Path) -> Non
         FileKeys(tmp_path / "ring", STORAGE).read()
 
 
+def test_a_passphrase_typed_on_another_keyboard(tmp_path: Path) -> None:
+    """An accented letter is one character, or a letter and its accent."""
+    made = create(tmp_path / "site", Passphrase("zw\u00f6lf Boxk\u00e4mpfer"))
+    assert load(tmp_path / "site", Passphrase("zwo\u0308lf Boxka\u0308mpfer")) == made
+    with pytest.raises(KeyFileError, match="wrong passphrase"):
+        load(tmp_path / "site", Passphrase("zwolf Boxkampfer"))
+
+
+CREATING = """
+import sys
+from pathlib import Path
+from fedbcs_secure.federation import keyfile
+generate = keyfile.SiteSecrets.generate
+def slowly():
+    print("begun", flush=True)
+    sys.stdin.read()
+    return generate()
+keyfile.SiteSecrets.generate = slowly
+keyfile.create(Path(sys.argv[1]), keyfile.Passphrase("rowan kettle birch 19"))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such lock there")
+def test_two_that_make_a_key_at_once(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", CREATING, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "begun\n"
+        with pytest.raises(RunFolderError, match="wait until it has made its key"):
+            create(tmp_path, OTHER)
+        other.communicate("")
+        assert other.returncode == 0
+    assert load(tmp_path, WORDS)
+    with pytest.raises(KeyFileError, match="exists"):
+        create(tmp_path, OTHER)
+
+
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     keys = FileKeys(tmp_path / "absent" / "ring", STORAGE)
     for use in (keys.read, lambda: keys.write(RING)):
@@ -532,7 +577,7 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
 HOLDER = """
 import sys
 from pathlib import Path
-from fedbcs_secure.federation.keyfile import FileKeys
+from fedbcs_secure.federation.filekeys import FileKeys
 FileKeys(Path(sys.argv[1]), bytes(range(32))).read()
 print("held", flush=True)
 sys.stdin.read()
@@ -748,7 +793,7 @@ KILLED = """
 import os, signal, sys
 from dataclasses import replace
 from pathlib import Path
-from fedbcs_secure.federation.keyfile import FileKeys
+from fedbcs_secure.federation.filekeys import FileKeys
 keys = FileKeys(Path(sys.argv[1]), bytes(range(32)))
 ring = replace(keys.read(), uploaded=(8, 1))
 os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)

@@ -144,7 +144,7 @@ def test_where_too_few_are_left_nobody_comes_back() -> None:
     w = world(threshold=3)
     w.round()
     w.wipe("A", "B")
-    with pytest.raises(RoundError, match="2 sites are ready, the threshold is 3"):
+    with pytest.raises(RoundError, match="2 of 4 sites are ready, the threshold is 3"):
         w.round()
     assert (w.asked(Kind.CHECKPOINT), w.at("A").round) == ("", 0)
 
@@ -160,7 +160,7 @@ def test_a_combiner_that_was_started_anew_knows_of_no_loss_and_finds_it(
         w.round(away("B"))
     w.wipe("C")
     w.restart_combiner()
-    with pytest.raises(RoundError, match="2 sites are ready"):
+    with pytest.raises(RoundError, match="2 of 4 sites are ready"):
         w.round()
     # B alone is not missing for long.
     w = world(shelf=shelf)

@@ -18,7 +18,7 @@ from fedbcs_protocols.ring import Words, pack, unpack
 from fedbcs_protocols.secagg.messages import Certificate
 from fedbcs_protocols.wire import Kind, decode, seal
 from fedbcs_secure.errors import RoundError
-from fedbcs_secure.federation.keyfile import FileKeys
+from fedbcs_secure.federation.filekeys import FileKeys
 from fedbcs_secure.federation.rounds import CONTROL
 from fedbcs_secure.federation.site_sums import SecaggSum
 from fedbcs_secure.federation.state import GlobalState
@@ -268,7 +268,7 @@ def test_a_site_with_tags_that_do_not_fit_loses_the_round_for_all(
     assert all(refused(w, name, 1) and w.at(name) is w.beginning for name in "ABCD")
     monkeypatch.undo()
     # The combiner knows a state that no site is at.
-    with pytest.raises(RoundError, match="0 sites are ready"):
+    with pytest.raises(RoundError, match="0 of 4 sites are ready"):
         w.round()
     w.state = w.beginning
     w.restart_combiner()
