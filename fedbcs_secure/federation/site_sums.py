@@ -187,6 +187,8 @@ class SecaggSum:
         outcome = open_sum(data, self._parties.setting(state, 0), self._seen(state))
         if self._keys is None:
             return Sum(outcome.survivors, outcome.total)
+        # GK-6.3
+        self._keys.ring.check_refusals()
         tagger = self._tagger(state, outcome.attempt, outcome.key_id)
         try:
             # VS-3.2

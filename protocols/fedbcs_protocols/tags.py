@@ -7,7 +7,7 @@ The vector is cut into chunks. For chunk k of site i's values x
 with weights γ and pads τ from a key that all sites share and the combiner does not have. Tags
 travel in the vector as limbs of a few bits, so they are added up with it: the sum over sites S is
 right if, chunk by chunk, Σ_S T_ik = Σ_j γ_j X_kj + Σ_S τ_ik. Whoever lacks the key passes a chunk
-that is wrong with probability 2^-61 (Wegman and Carter 1981: a universal hash under a one-time
+that is wrong with probability 2^-60 (Wegman and Carter 1981: a universal hash under a one-time
 pad). With the key, which any site has, one can forge.
 """
 

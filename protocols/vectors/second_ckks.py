@@ -212,9 +212,11 @@ class Parameters:
         largest = sum(base // 2 * base**d for d in range(count))
         variance = (10.5 * self.sites + self.sites**2 / 12) * N / 2
         room = (Q / 2 - 21.5 * self.sites) / (math.sqrt(2) * largest)
-        needed = 2 * math.sqrt(2 * variance * (math.log(2**24) + 64 * math.log(2)))
-        fits = room >= needed and largest < 2**52 and self.sites * (2**self.bits - 1) < 2**32
-        return math.floor(min(room, 32 * math.sqrt(variance))) if fits else 0
+        scale = math.floor(min(room, 32 * math.sqrt(variance)))
+        total = variance + (largest * scale / 2**51) ** 2
+        needed = 2 * math.sqrt(2 * total * (math.log(2**24) + 64 * math.log(2)))
+        fits = scale >= needed and largest < 2**52 and self.sites * (2**self.bits - 1) < 2**32
+        return scale if fits else 0
 
     @property
     def count(self) -> int:

@@ -7,6 +7,7 @@ a specimen that this process saved itself; so nothing that a peer sent is ever p
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from collections.abc import Sequence
 from functools import cached_property
@@ -36,6 +37,9 @@ _SEAL_MAGIC, _UNCOMPRESSED, _ZSTD = 0xA15E, 0, 2
 _ZSTD_MAGIC = 0xFD2FB528
 _SPECIMEN_TRIES = 8
 _KEY_LABEL = "ckks secret key"
+_KNOWN_KEY = bytes.fromhex("737ebdb1002847413a222d25e3327939071e3ff001943e093ae58feb1ad161f2")
+"""SHA-256 of the words of the key that zeros and epoch 1 give."""
+_build_is_checked = False
 _TOP = np.uint64(PRIME_BITS)
 _MASK = np.uint64((1 << PRIME_BITS) - 1)
 _SHIFTS = np.arange(0, PRIME_BITS, 4, dtype=np.uint64)[:, None]
@@ -189,6 +193,7 @@ class SecretContext(Context):
         self, params: ParameterSet, scratch: Scratch, secret: bytes, study_digest: bytes, epoch: int
     ) -> None:
         super().__init__(params, scratch)
+        self._check_build()
         key = _secret_key(secret, study_digest, epoch)
         self._encryptor = sealapi.Encryptor(self.seal, key)
         self._decryptor = sealapi.Decryptor(self.seal, key)
@@ -207,6 +212,23 @@ class SecretContext(Context):
         self._decryptor.decrypt(ciphertext, self._plain)
         slots = self.encoder.decode_complex(self._plain)
         return np.fromiter(slots, np.complex128, len(slots))
+
+    def _check_build(self) -> None:
+        """Raise :class:`LocalError` if this SEAL draws other keys than the page says (CK-4.1).
+
+        It leaves ternary numbers to the C++ library, and those differ. Sites with different keys
+        would refuse each other's sums.
+        """
+        global _build_is_checked
+        if _build_is_checked:
+            return
+        known = self.saved(_secret_key(bytes(32), bytes(32), 1))
+        if hashlib.sha256(known[-_WORDS_BYTES:]).digest() != _KNOWN_KEY:
+            raise LocalError(
+                "this build of TenSEAL draws other secret keys than the other sites' would: use "
+                "the wheel for Linux, or secagg"
+            )
+        _build_is_checked = True
 
     def __repr__(self) -> str:
         return "SecretContext(key redacted)"

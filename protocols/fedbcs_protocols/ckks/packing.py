@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedbcs_protocols.binding import COMBINER
-from fedbcs_protocols.ckks.params import DEGREE, ParameterSet, variance_bounds
+from fedbcs_protocols.ckks.params import DEGREE, ParameterSet
 from fedbcs_protocols.errors import BadNoise, LocalError, SumOutOfRange
 from fedbcs_protocols.ring import Words
 
@@ -71,7 +71,7 @@ def check_noise(squares: float, components: int, params: ParameterSet, added: in
 
     ``squares`` is its sum of squares over ``components``. Raises :class:`BadNoise`.
     """
-    least, most = (np.sqrt(v) / params.scale for v in variance_bounds(added))
+    least, most = (np.sqrt(v) / params.scale for v in params.noise_bounds(added))
     measured = np.sqrt(squares / components)
     if not (1 - NOISE_TOLERANCE) * least <= measured <= (1 + NOISE_TOLERANCE) * most:
         raise BadNoise(COMBINER, "the noise of the decrypted sum is not that of its ciphertexts")

@@ -6,11 +6,12 @@ of b-bit values do not carry over. Encrypted is Δ times that. It comes out exac
 
 - the message fits:   Δ·√2·M + n·W < q/2   with M the largest component a sum can have, and
 - the noise is small: Δ/2 ≥ √(2V·(ln 2C + λ ln 2)), so that the chance that any of C components is
-  rounded wrong is at most 2^-λ, with V = (n·10.5 + n²/12)·N/2 the variance of a component.
+  rounded wrong is at most 2^-λ, with V = (n·10.5 + n²/12)·N/2 + F² the variance of a component.
 
 (10.5: SEAL's centred binomial noise; n²/12: the encoder's rounding, which is n/12 for different
 vectors, but adds up if all sites send the same; a component of a slot is a sum of N such terms of
-which half the variance is in its real part. W = 21.5 bounds one term.)
+which half the variance is in its real part. W = 21.5 bounds one term. F = 2^-51·M·Δ: SEAL's
+transforms compute in float64, and add that much if all components are as large as they can be.)
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ STANDARD_BITS = {128: 109, 192: 75, 256: 58}
 NOISE_VARIANCE = 10.5
 ENCODING_VARIANCE = 1 / 12
 LARGEST_TERM = 21.5
+FLOAT_ERROR = 2.0**-51
+"""Deviation of what float64 adds, over the largest message: at most 3.4 · 2^-53 was measured."""
 FAILURE_BITS = 64
 """λ: the chance that a sum of 2^23 components comes out wrong is at most 2^-64."""
 COMPONENTS = 1 << 23
@@ -61,7 +64,7 @@ class ParameterSet:
         if not (1 <= self.sites <= 1024 and 8 <= self.bits <= 24 and 1 <= self.fields <= 4):
             raise LocalError("a parameter set is for 1-1024 sites, 8-24 bits and 1-4 fields")
         # CK-1.4
-        if self.margin_bits < 0 or self.largest >= 1 << _EXACT_BITS:
+        if self.scale < self.needed_scale or self.largest >= 1 << _EXACT_BITS:
             raise LocalError(
                 f"{self.fields} fields of {self.bits} bits from {self.sites} sites do not fit "
                 f"into a ciphertext: {-self.margin_bits:.1f} bits too many"
@@ -87,7 +90,14 @@ class ParameterSet:
     @property
     def variance(self) -> float:
         """V, of a component of a sum over all sites, before it is divided by the scale."""
-        return variance_bounds(self.sites)[1]
+        return self.noise_bounds(self.sites)[1]
+
+    def noise_bounds(self, added: int) -> tuple[float, float]:
+        """The variance of a component of a sum over ``added`` sites, at least and at most."""
+        least, most = variance_bounds(added)
+        # A sum of fewer is smaller.
+        reach = FLOAT_ERROR * self.largest * self.scale * added / self.sites
+        return least, most + reach**2
 
     @property
     def needed_scale(self) -> float:
@@ -108,7 +118,8 @@ class ParameterSet:
     @cached_property
     def scale(self) -> float:
         """Δ, a whole number."""
-        return float(math.floor(min(self.room, 2 * _HALF_GAP * math.sqrt(self.variance))))
+        noise = math.sqrt(variance_bounds(self.sites)[1])
+        return float(math.floor(min(self.room, 2 * _HALF_GAP * noise)))
 
     @property
     def margin_sigmas(self) -> float:

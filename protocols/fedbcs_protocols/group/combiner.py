@@ -137,9 +137,14 @@ class KeyStage:
 
     @property
     def attempt(self) -> int:
-        """The first attempt that all holders take part in, at most the last there is."""
-        wanted = (self._standings[place].attempt for place in self._holders)
-        return min(max(wanted, default=0), MAX_ATTEMPTS - 1)
+        """The first attempt that all holders take part in, at most the last there is.
+
+        A single site's word counts up to one more than the next one's (GK-2.6): it cannot use the
+        numbers up.
+        """
+        wanted = sorted(self._standings[place].attempt for place in self._holders)
+        highest, second = ([0, 0, *wanted])[-1], ([0, 0, *wanted])[-2]
+        return min(highest, second + 1, MAX_ATTEMPTS - 1)
 
     def _open(self, data: Buffer, site: str, kind: Kind, sequence: int, limit: int) -> Frame:
         frame = open_frame(

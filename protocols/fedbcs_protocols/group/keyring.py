@@ -63,6 +63,9 @@ class KeyRing:
     def standing(self, exchange: bytes, round: int) -> Standing:
         """The site's word on its keys in this round (GK-2)."""
         current = self.current
+        if current and current.began > round:
+            # A helper's lie; said as it is, the site would be shut out.
+            current = None
         status = Status.HOLDS if current else Status.BURNED if self.burned else Status.NONE
         if status is Status.NONE and self.epoch:
             # It knows of an epoch whose key it lost: nobody should go on with that one.

@@ -160,7 +160,7 @@ def decode_gift(data: bytes, sites: int, *, sender: str) -> tuple[int, tuple[Gro
     for at in range(_GIFT.size, end, width):
         number, began, secret = _GIVEN.unpack_from(data, at)
         members = decode_set(data[at + _GIVEN.size : at + width], sites, sender=sender)
-        if not 1 <= number <= epoch:
-            raise MalformedFrame(sender, "a key of an epoch that is not yet, or none")
+        if not 1 <= number <= epoch or not members:
+            raise MalformedFrame(sender, "a key of an epoch that is not yet, or of nobody")
         secrets.append(GroupSecret(number, began, members, secret))
     return epoch, tuple(secrets)

@@ -98,7 +98,7 @@ class SiteKeys:
         current = ring.current
         if current is None:
             raise Refused("this site has no key of the group's that it may use")
-        if round - current.began >= self._group.rekey_every:
+        if not 0 <= round - current.began < self._group.rekey_every:
             raise Refused(f"the group's key has served {self._group.rekey_every} round(s)")
         return current
 
@@ -232,7 +232,8 @@ class SiteKeys:
         plain = envelope.open(exchange, body[32:])
         epoch, secrets = decode_gift(plain, group.sites, sender=inner.sender)
         # GK-2.2: one helper that lies must not make this site unfit for good.
-        if epoch > EPOCHS_A_ROUND * (binding.round + MAX_HELD + 1):
+        latest = binding.round + MAX_HELD
+        if epoch > EPOCHS_A_ROUND * (latest + 1) or any(s.began > latest for s in secrets):
             raise Inconsistent(inner.sender, "the keys are of an epoch that cannot be yet")
         ring = self.ring
         # A site whose deals were lost may be ahead: it stays there, and needs the keys as well.

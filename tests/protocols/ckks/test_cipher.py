@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import hashlib
 import pickle
 import struct
 
 import numpy as np
 import pytest
+import second_ckks as second
 from ckks_world import SECRET, scratch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -131,6 +133,23 @@ def test_sites_with_the_same_secret_have_the_same_key() -> None:
     assert key_of(SECRET, STUDY, 1) not in others
     slots = site().decrypt(site().fresh(site().encrypt(ZEROS), "x"))
     assert np.abs(slots - ZEROS).max() < 1
+
+
+def test_a_build_that_draws_other_keys_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CK-4.1: the known key is the second implementation's too, which SEAL has no part in."""
+    key = second.secret_key(bytes(32), bytes(32), 1)
+    words = second.transformed([value % PRIME for value in key])
+    digest = hashlib.sha256(struct.pack(f"<{DEGREE}Q", *words)).digest()
+    assert digest == c._KNOWN_KEY
+    monkeypatch.setattr(c, "_build_is_checked", False)
+    site()
+    assert c._build_is_checked
+    monkeypatch.setattr(c, "_build_is_checked", False)
+    monkeypatch.setattr(c, "_KNOWN_KEY", bytes(32))
+    with pytest.raises(LocalError, match="other secret keys"):
+        site()
+    # Who has no key has nothing to check.
+    Context(parameter_set(4, 16), scratch())
 
 
 def test_the_key_is_ternary_and_even() -> None:

@@ -22,8 +22,9 @@ from fedbcs_protocols.errors import (
     WrongBinding,
 )
 from fedbcs_protocols.exchange import public_bytes
-from fedbcs_protocols.group import Admission, SiteKeys
+from fedbcs_protocols.group import NO_KEY, Admission, SiteKeys
 from fedbcs_protocols.group.messages import Taken, encode_gift
+from fedbcs_protocols.group.standing import Status
 from fedbcs_protocols.group.wrapping import GIFT_LABEL, Envelope
 from fedbcs_protocols.wire import Frame, Kind, decode, seal
 
@@ -288,6 +289,11 @@ def test_a_helper_that_lies() -> None:
             admitting(back, gift(back, "site2", plain))()
     for plain in (encode_gift(2, held, 5), good[:-1] + b"\1", b"\0\0\0\4\xff" + good[5:]):
         refused(admitting(back, gift(back, "site2", plain)), MalformedFrame, "site2")
+    nobody = replace(held[-1], members=frozenset())
+    plain = encode_gift(4, (*held[:-1], nobody), 5)
+    refused(admitting(back, gift(back, "site2", plain)), MalformedFrame, "site2", "of nobody")
+    late = encode_gift(4, (*held[:-1], replace(held[-1], began=8 + 19)), 5)
+    refused(admitting(back, gift(back, "site2", late)), Inconsistent, "site2", "cannot be yet")
     for plain in (b"", good[:-1], good + b"\0"):
         with pytest.raises((BadKey, MalformedFrame)):
             admitting(back, gift(back, "site2", plain))()
@@ -303,6 +309,25 @@ def test_a_helper_that_lies() -> None:
     # A true answer, by any other site of the roster.
     assert admitting(back, gift(back, "site1", good))()
     assert back.away.ring.current == helper.current
+
+
+def test_a_key_that_began_in_a_round_that_is_not_yet() -> None:
+    """GK-4.4: a helper's lie. The site says that it has no such key, and is dealt the next one."""
+    back = Return().join().help()
+    held = back.helper.ring.secrets
+    began = 8 + 18
+    lie = encode_gift(4, (*held[:-1], replace(held[-1], began=began)), 5)
+    assert admitting(back, gift(back, "site2", lie))()
+    ring = back.here.ring(AWAY)
+    assert ring.current is not None
+    assert ring.current.began == began
+    standing = ring.standing(bytes(32), 11)
+    assert (standing.status, standing.epoch, standing.key_id) == (Status.BURNED, 4, NO_KEY)
+    with pytest.raises(Refused, match="has served"):
+        back.here.site(AWAY).usable(11)
+    Stage(back.here).run()
+    assert back.here.ring(AWAY).current == back.here.ring("site0").current
+    assert back.here.site(AWAY).usable(11).began == 11
 
 
 def test_a_combiner_that_passes_something_else_on() -> None:

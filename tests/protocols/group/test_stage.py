@@ -214,16 +214,31 @@ def test_the_first_attempt_is_one_that_all_take_part_in() -> None:
     """GK-2.1, GK-5.2"""
     cast = make_group(4)
     Stage(cast).run()
-    for name, attempt in (("site1", 4), ("site2", 2)):
+    for name, attempt in (("site1", 3), ("site2", 2)):
         site = cast.site(name)
         site.keep(site.ring.uploading(replace(cast.control, attempt=attempt)))
     stage = Stage(cast).run()
-    assert (stage.combiner.dealer, stage.combiner.attempt) == (None, 5)
-    site = cast.site("site3")
-    site.keep(site.ring.uploading(replace(cast.control, attempt=15)))
-    # There is no sixteenth; that one site refuses it, and nobody else.
-    assert Stage(cast).run().combiner.attempt == 15
+    assert (stage.combiner.dealer, stage.combiner.attempt) == (None, 4)
     assert Stage(cast.at(8)).run().combiner.attempt == 0
+
+
+def test_one_site_does_not_use_the_attempts_up() -> None:
+    """GK-2.6: it is believed up to one more than the next; alone further on, it misses that one."""
+    cast = make_group(4)
+    Stage(cast).run()
+
+    def went_to(name: str, attempt: int) -> int:
+        site = cast.site(name)
+        site.keep(site.ring.uploading(replace(cast.control, attempt=attempt)))
+        return Stage(cast).run().combiner.attempt
+
+    assert went_to("site3", 14) == 1
+    assert went_to("site1", 0) == 2
+    assert went_to("site1", 5) == 7
+    # Two are believed.
+    assert went_to("site2", 14) == 15
+    # There is no sixteenth; who has answered in the last refuses it.
+    assert went_to("site2", 15) == went_to("site1", 15) == 15
 
 
 # What is kept before what is sent (GK-5.3) -------------------------------------------------------

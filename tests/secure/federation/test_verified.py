@@ -185,6 +185,20 @@ def test_no_second_try_with_that_key() -> None:
             assert w.at(name) is w.beginning
 
 
+def test_after_three_refusals_a_site_does_not_even_look(stepwise: Make) -> None:
+    """GK-6.3: sites sign several attempts of a round, under different keys."""
+    step = stepwise(rekey_every=5)
+    session = step.run(Kind.SUM)
+    site = step.sites["A"]
+    ring = site._keys.ring
+    site._keys.keep(replace(ring, refusals=MAX_REFUSALS))
+    with pytest.raises(Refused, match="until a person has looked"):
+        site.handle(session.sum_frame())
+    site._keys.keep(ring)
+    site.handle(session.sum_frame())
+    assert site.state.round == 1
+
+
 def test_what_was_given_up_stays_so_in_a_new_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
