@@ -119,14 +119,9 @@ class KeyStages:
                 missed.restored(site)
 
     def _checkpoint(self, control: Binding, keyed: Keyed) -> Checkpoint | None:
-        """The sealed state of the first site that gives it, beginning with another one each round:
-
-        one that seals something else must not keep others away for ever.
-        """
+        """The sealed state of the first site that gives it."""
         frame = Frame(Kind.CHECKPOINT, control, COMBINER, CHECKPOINT_SEQUENCE, b"")
-        names = [s for s in self.parties.roster if s in keyed.sites]
-        start = control.round % len(names)
-        for site in (*names[start:], *names[:start]):
+        for site in self._in_turn(keyed.sites, control):
             sealed = self._ask(site, seal(frame, self.identity))
             if sealed is None:
                 continue
@@ -146,7 +141,7 @@ class KeyStages:
             return False
         with self._faults_of(site):
             request = admission.help_frame(joining)
-            for helper in (s for s in self.parties.roster if s in helpers):
+            for helper in self._in_turn(helpers, control):
                 helped, keys = self._ask(helper, request), None
                 if helped is not None:
                     with self._faults_of(helper):
@@ -158,6 +153,15 @@ class KeyStages:
                     admission.admitted(taken)
                     return True
         return False
+
+    def _in_turn(self, sites: frozenset[str], control: Binding) -> list[str]:
+        """In the order of the roster, beginning with another one each round: a site that gives
+
+        something that does not help must not keep others away for ever.
+        """
+        names = [s for s in self.parties.roster if s in sites]
+        start = control.round % max(len(names), 1)
+        return [*names[start:], *names[:start]]
 
     def _open(
         self, site: str, data: bytes, kind: Kind, binding: Binding, sequence: int, limit: int

@@ -231,9 +231,14 @@ class SiteKeys:
         )
         plain = envelope.open(exchange, body[32:])
         epoch, secrets = decode_gift(plain, group.sites, sender=inner.sender)
-        # GK-2.2: one helper that lies must not make this site unfit for good.
-        latest = binding.round + MAX_HELD
-        if epoch > EPOCHS_A_ROUND * (latest + 1) or any(s.began > latest for s in secrets):
+        # GK-4.4: one helper that lies must not make this site unfit. The round is its own word, but
+        # the combiner took its frame for one of the current round.
+        latest = expect.round
+        if (
+            latest > binding.round + MAX_HELD
+            or epoch > EPOCHS_A_ROUND * (latest + 1)
+            or any(s.began > latest for s in secrets)
+        ):
             raise Inconsistent(inner.sender, "the keys are of an epoch that cannot be yet")
         ring = self.ring
         # A site whose deals were lost may be ahead: it stays there, and needs the keys as well.

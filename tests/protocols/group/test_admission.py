@@ -292,8 +292,10 @@ def test_a_helper_that_lies() -> None:
     nobody = replace(held[-1], members=frozenset())
     plain = encode_gift(4, (*held[:-1], nobody), 5)
     refused(admitting(back, gift(back, "site2", plain)), MalformedFrame, "site2", "of nobody")
-    late = encode_gift(4, (*held[:-1], replace(held[-1], began=8 + 19)), 5)
-    refused(admitting(back, gift(back, "site2", late)), Inconsistent, "site2", "cannot be yet")
+    late = encode_gift(4, (*held[:-1], replace(held[-1], began=12)), 5)
+    far = encode_gift(12 * 1024 + 1, held, 5)
+    for plain in (late, far):
+        refused(admitting(back, gift(back, "site2", plain)), Inconsistent, "site2", "cannot be yet")
     for plain in (b"", good[:-1], good + b"\0"):
         with pytest.raises((BadKey, MalformedFrame)):
             admitting(back, gift(back, "site2", plain))()
@@ -311,20 +313,27 @@ def test_a_helper_that_lies() -> None:
     assert back.away.ring.current == helper.current
 
 
-def test_a_key_that_began_in_a_round_that_is_not_yet() -> None:
-    """GK-4.4: a helper's lie. The site says that it has no such key, and is dealt the next one."""
+def test_a_helper_that_gives_the_highest_epoch_there_can_be() -> None:
+    """GK-4.4, GK-2.5: the others then believe the site, so the next key is one that it takes."""
     back = Return().join().help()
     held = back.helper.ring.secrets
-    began = 8 + 18
-    lie = encode_gift(4, (*held[:-1], replace(held[-1], began=began)), 5)
-    assert admitting(back, gift(back, "site2", lie))()
-    ring = back.here.ring(AWAY)
-    assert ring.current is not None
-    assert ring.current.began == began
-    standing = ring.standing(bytes(32), 11)
+    assert admitting(back, gift(back, "site2", encode_gift(12 * 1024, held, 5)))()
+    assert back.here.ring(AWAY).epoch == 12 * 1024
+    Stage(back.here).run()
+    assert back.here.ring(AWAY).epoch == 12 * 1024 + 1
+    assert back.here.ring(AWAY).current == back.here.ring("site0").current
+
+
+def test_a_key_that_began_in_a_round_that_is_not_yet() -> None:
+    """GK-4.4: a site that has one says that it has none, and is dealt the next."""
+    back = Return().join().help().admit()
+    site = back.here.site(AWAY)
+    (*before, last) = site.ring.secrets
+    site.keep(replace(site.ring, secrets=(*before, replace(last, began=20))))
+    standing = site.ring.standing(bytes(32), 11)
     assert (standing.status, standing.epoch, standing.key_id) == (Status.BURNED, 4, NO_KEY)
     with pytest.raises(Refused, match="has served"):
-        back.here.site(AWAY).usable(11)
+        site.usable(11)
     Stage(back.here).run()
     assert back.here.ring(AWAY).current == back.here.ring("site0").current
     assert back.here.site(AWAY).usable(11).began == 11

@@ -431,8 +431,8 @@ def test_a_sum_whose_acceptance_nobody_hears_is_told_again(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("rekey_every", [1, 100])
-def test_attempts_rise_from_process_to_process_and_end(rekey_every: int) -> None:
-    """GK-5.2: no site ever encrypts twice for one attempt, and for no more than there are."""
+def test_attempts_rise_from_process_to_process(rekey_every: int) -> None:
+    """GK-5.2, GK-2.6: no site encrypts twice for one attempt, and none is alone far ahead."""
     w = encrypted(rekey_every=rekey_every)
     for _ in range(MAX_ATTEMPTS):
         moments = Moments(None)
@@ -449,11 +449,15 @@ def test_attempts_rise_from_process_to_process_and_end(rekey_every: int) -> None
         assert moments.names == []
         w.restart_combiner()
     sent = w.lines.sent(Kind.ENCRYPTED)
-    assert [f.binding.attempt for f in sent["A"]] == list(range(MAX_ATTEMPTS))
-    assert not any(sent[name] for name in "BCD")
-    # B to D have sent nothing, and are enough.
+    attempts = {name: [f.binding.attempt for f in sent[name]] for name in "ABCD"}
+    for numbers in attempts.values():
+        assert numbers == sorted(set(numbers))
+    # What A alone has used up beyond the next, it is not followed into: B's turn comes.
+    assert sum(map(len, attempts.values())) == MAX_ATTEMPTS
+    assert attempts["A"][-1] <= attempts["B"][-1] + 1 < MAX_ATTEMPTS
+    assert not attempts["C"] + attempts["D"]
     result = w.round()
-    assert result.survivors == ("B", "C", "D")
+    assert len(result.survivors) >= 3
     assert w.behind() == ""
     assert w.round().survivors == tuple("ABCD")
 
