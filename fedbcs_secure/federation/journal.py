@@ -133,8 +133,11 @@ class FileJournals:
         return found
 
     def begin(self, begun: Begun) -> Journal:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        journal = FileJournal(self._path(begun.binding).open("wb"))
+        # The sum is in it, for whoever can read the files.
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path = self._path(begun.binding)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
+        journal = FileJournal(os.fdopen(os.open(path, flags, 0o600), "wb"))
         journal.append(begun.encode())
         journal.sync()
         sync_folder(self.folder)

@@ -205,6 +205,7 @@ def change(folder: Path, old: Unlock, new: Unlock) -> SiteSecrets:
 
     Raises :class:`KeyFileError`.
     """
+    hold(folder / KEY_NAME, "the key", "wait until it is done")
     held = load(folder, old)
     try:
         _write(folder, held, new)

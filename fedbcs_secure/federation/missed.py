@@ -36,9 +36,9 @@ class SumShelf:
 
     def put(self, told: Told) -> None:
         """Keep it; on the disk when this returns."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         data = told.binding.encode() + bytes([told.sequence]) + told.frame
-        write_durably(self._path(told), data)
+        write_durably(self._path(told), data, mode=0o600)
 
     def kept(self) -> list[Told]:
         """Everything that is kept, oldest first."""

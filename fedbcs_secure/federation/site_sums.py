@@ -6,7 +6,7 @@ Each opens an attempt, answers the frames of its stages, and reads the sum at th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from fedbcs_protocols import ckks
@@ -35,8 +35,8 @@ class Sum:
     """The (N,) uint32 ``total`` over ``survivors``; ``individual`` where the study shows it."""
 
     survivors: tuple[str, ...]
-    total: Words
-    individual: list[Words] | None = None
+    total: Words = field(repr=False)
+    individual: list[Words] | None = field(default=None, repr=False)
 
 
 class SiteSum(Protocol):
@@ -151,6 +151,8 @@ class SecaggSum:
 
     def open(self, state: GlobalState, attempt: int, vector: Words) -> bytes:
         self._key_id = self._keys.usable(state.round).key_id if self._keys else NO_KEY
+        if self._keys:
+            self._keys.end_stage()
         session = SiteSession(
             self._parties.setting(state, attempt, self._key_id),
             identity=self._identity,
@@ -230,6 +232,8 @@ class CkksSum:
         self._name, self._identity, self._parties = name, identity, parties
         self._guard, self._keys = guard, keys
         self._scratch = ScratchFile()
+        # CK-4.1: before anything is written down or sent.
+        ckks.check_build(self._scratch)
         self._session: ckks.CkksSession | None = None
         self._signed: dict[int, bytes] = {}
 
@@ -241,6 +245,7 @@ class CkksSum:
 
     def open(self, state: GlobalState, attempt: int, vector: Words) -> bytes:
         key_id = self._keys.usable(state.round).key_id
+        self._keys.end_stage()
         session = ckks.CkksSession(
             self._parties.encrypted(state, attempt, key_id),
             identity=self._identity,

@@ -6,7 +6,7 @@ import hashlib
 import json
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -28,7 +28,7 @@ class ClassPrototypes:
 
     view: int
     label: int
-    rows: NDArray[np.float32]
+    rows: NDArray[np.float32] = field(repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +42,8 @@ class GlobalState:
     """
 
     round: int
-    weights: NDArray[np.float32]
-    velocity: NDArray[np.float32]
+    weights: NDArray[np.float32] = field(repr=False)
+    velocity: NDArray[np.float32] = field(repr=False)
     prototypes: tuple[ClassPrototypes, ...]
     exponents: tuple[int, ...]
 

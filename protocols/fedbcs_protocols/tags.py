@@ -79,13 +79,15 @@ class Tagger:
         key = purpose_key(secret, _WEIGHTS_LABEL, binding, epoch)
         self._weights = _elements(key, chunk)
 
-    def tags(self, values: Words) -> Tags:
+    def tags(self, values: Words, added: int = 1) -> Tags:
         """Σ_j γ_j x_kj mod p for each chunk k of ``values``, without pads.
 
-        (N,) uint32 to (ceil(N / chunk),) uint64; the last chunk may be shorter.
+        (N,) uint32 to (ceil(N / chunk),) uint64; the last chunk may be shorter. How long it takes
+        does not depend on values that a sum over ``added`` sites can have (CK-5.7).
         """
-        largest = int(values.max(initial=0))
-        width = _EXACT_BITS - max(largest.bit_length(), 1) - (self.chunk - 1).bit_length()
+        possible = (added * ((1 << self.bits) - 1)).bit_length()
+        largest = max(int(values.max(initial=0)).bit_length(), possible)
+        width = _EXACT_BITS - largest - (self.chunk - 1).bit_length()
         pieces = _in_pieces(self._weights, width)
         full, rest = divmod(values.size, self.chunk)
         out = np.zeros(full + bool(rest), np.uint64)
@@ -119,8 +121,9 @@ class Tagger:
         """
         if limbs.size % limbs_of(self.bits):
             raise LocalError(f"{limbs.size} limbs are no tags of {limbs_of(self.bits)} limbs each")
-        expected = self.tags(values)
-        for site in sites:
+        members = tuple(sites)
+        expected = self.tags(values, len(members))
+        for site in members:
             expected = _add(expected, self.pads(site, expected.size))
         # VS-3.2
         if not np.array_equal(joined(limbs, self.bits), expected):

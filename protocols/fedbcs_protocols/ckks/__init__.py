@@ -5,7 +5,7 @@ SEAL behind words and seeds; ``tagging`` lays out a vector; ``site`` and ``combi
 sessions, ``outcome`` reads the end.
 """
 
-from fedbcs_protocols.ckks.cipher import Scratch
+from fedbcs_protocols.ckks.cipher import Scratch, check_build
 from fedbcs_protocols.ckks.combiner import CkksCombiner
 from fedbcs_protocols.ckks.outcome import Outcome, open_sum
 from fedbcs_protocols.ckks.params import ParameterSet, parameter_set
@@ -23,6 +23,7 @@ __all__ = [
     "Scratch",
     "SiteState",
     "admit",
+    "check_build",
     "open_sum",
     "parameter_set",
 ]

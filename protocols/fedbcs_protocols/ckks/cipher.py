@@ -35,7 +35,6 @@ _WORDS_BYTES = 8 * DEGREE
 _SEAL_HEADER = struct.Struct("<HBBBBHQ")
 _SEAL_MAGIC, _UNCOMPRESSED, _ZSTD = 0xA15E, 0, 2
 _ZSTD_MAGIC = 0xFD2FB528
-_SPECIMEN_TRIES = 8
 _KEY_LABEL = "ckks secret key"
 _KNOWN_KEY = bytes.fromhex("737ebdb1002847413a222d25e3327939071e3ff001943e093ae58feb1ad161f2")
 """SHA-256 of the words of the key that zeros and epoch 1 give."""
@@ -193,7 +192,7 @@ class SecretContext(Context):
         self, params: ParameterSet, scratch: Scratch, secret: bytes, study_digest: bytes, epoch: int
     ) -> None:
         super().__init__(params, scratch)
-        self._check_build()
+        check_build(scratch)
         key = _secret_key(secret, study_digest, epoch)
         self._encryptor = sealapi.Encryptor(self.seal, key)
         self._decryptor = sealapi.Decryptor(self.seal, key)
@@ -213,28 +212,30 @@ class SecretContext(Context):
         slots = self.encoder.decode_complex(self._plain)
         return np.fromiter(slots, np.complex128, len(slots))
 
-    def _check_build(self) -> None:
-        """Raise :class:`LocalError` if this SEAL draws other keys than the page says (CK-4.1).
-
-        It leaves ternary numbers to the C++ library, and those differ. Sites with different keys
-        would refuse each other's sums.
-        """
-        global _build_is_checked
-        if _build_is_checked:
-            return
-        known = self.saved(_secret_key(bytes(32), bytes(32), 1))
-        if hashlib.sha256(known[-_WORDS_BYTES:]).digest() != _KNOWN_KEY:
-            raise LocalError(
-                "this build of TenSEAL draws other secret keys than the other sites' would: use "
-                "the wheel for Linux, or secagg"
-            )
-        _build_is_checked = True
-
     def __repr__(self) -> str:
         return "SecretContext(key redacted)"
 
     def __reduce__(self) -> str | tuple[object, ...]:
         raise TypeError("the keys of a group are not pickled")
+
+
+def check_build(scratch: Scratch) -> None:
+    """Raise :class:`LocalError` if this SEAL draws other keys than the page says (CK-4.1).
+
+    It leaves ternary numbers to the C++ library, and those differ. Sites with different keys would
+    refuse each other's sums.
+    """
+    global _build_is_checked
+    if _build_is_checked:
+        return
+    _secret_key(bytes(32), bytes(32), 1).save(scratch.path)
+    words = _content(scratch.read())[-_WORDS_BYTES:]
+    if hashlib.sha256(words).digest() != _KNOWN_KEY:
+        raise LocalError(
+            "this build of TenSEAL draws other secret keys than the other sites' would: use the "
+            "wheel for Linux, or secagg"
+        )
+    _build_is_checked = True
 
 
 def _seal_context(seed: Sequence[int] | None) -> sealapi.SEALContext:

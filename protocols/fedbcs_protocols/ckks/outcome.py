@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -32,7 +32,7 @@ class Outcome:
     """The (count,) uint32 ``total`` over ``survivors``, names in the order of the roster."""
 
     survivors: tuple[str, ...]
-    total: Words
+    total: Words = field(repr=False)
     attempt: int
     transcript: bytes
     key_id: bytes
@@ -83,6 +83,7 @@ def open_sum(
         keys.burn(agreement.key_id)
         raise
     members = sorted(agreement.announced.members)
+    # A site that did not sign compares the next set with this one too.
     keys.keep(replace(keys.ring, survivors=agreement.announced.members))
     return Outcome(
         survivors=tuple(setting.names[place] for place in members),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from fedbcs_protocols.binding import COMBINER, Binding
 from fedbcs_protocols.ckks.cipher import Scratch, SecretContext
@@ -111,6 +112,8 @@ class CkksSession:
         except ProtocolError:
             self.state = next_site_state(self.state, SiteEvent.LEAVE)
             raise
+        # What is signed can be told: the next set is compared with it, whether it was or not.
+        self._keys.keep(replace(self._keys.ring, survivors=announced.members))
         self.transcript = transcript(setting, announced)
         self.state = next_site_state(self.state, SiteEvent.AGREE)
         return seal(agree_frame(setting, self._name, self.transcript), self._identity)
@@ -125,7 +128,8 @@ class CkksSession:
                 COMBINER,
                 f"an aggregate of {len(members)} sites, the threshold is {setting.terms.threshold}",
             )
-        # GK-6.2: nothing more is done under a key that was given up.
+        # GK-6.2, GK-6.3: nothing under a key that was given up, or before a person has looked.
+        self._keys.ring.check_refusals()
         if self._keys.ring.find(setting.key_id) is None:
             raise Refused("this site has given up the key of this sum")
         names = [setting.names[place] for place in members]

@@ -236,7 +236,7 @@ class SiteKeys:
         latest = expect.round
         if (
             latest > binding.round + MAX_HELD
-            or epoch > EPOCHS_A_ROUND * (latest + 1)
+            or epoch > EPOCHS_A_ROUND * (latest + 2)
             or any(s.began > latest for s in secrets)
         ):
             raise Inconsistent(inner.sender, "the keys are of an epoch that cannot be yet")
@@ -249,11 +249,16 @@ class SiteKeys:
         taken = Taken(ring.epoch, current.key_id if current else bytes(32))
         return self._seal(Kind.TAKEN, binding, 4, taken.encode())
 
+    def end_stage(self) -> None:
+        """The sum has begun: no deal of this stage is taken any more (GK-3.3)."""
+        self._exchange = None
+
     def burn(self, key_id: bytes) -> None:
         """Give up a key after a sum under it was refused (GK-6.2); durable when this returns."""
         self.keep(self.ring.refusing(key_id))
 
     def _task(self, present: Buffer, control: Binding) -> tuple[Mapping[int, Standing], Task]:
+        self.ring.check_refusals()
         standings = self._group.read_present(present, control)
         # GK-3.3
         frames = decode_frames(

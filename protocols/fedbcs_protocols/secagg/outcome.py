@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from fedbcs_protocols.binding import COMBINER
 from fedbcs_protocols.errors import Inconsistent
@@ -25,7 +25,7 @@ class Outcome:
     """
 
     survivors: tuple[str, ...]
-    total: Words
+    total: Words = field(repr=False)
     attempt: int
     transcript: bytes
     key_id: bytes

@@ -187,6 +187,7 @@ def test_the_package_opens_nothing_but_whole_sums() -> None:
         "Scratch",
         "SiteState",
         "admit",
+        "check_build",
         "open_sum",
         "parameter_set",
     }

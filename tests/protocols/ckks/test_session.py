@@ -135,6 +135,17 @@ def test_it_signs_for_nothing_after_it_gave_the_key_up() -> None:
     assert (site.state, site.transcript) == (SiteState.LEFT, None)
 
 
+def test_it_signs_for_nothing_until_a_person_has_looked() -> None:
+    """GK-6.3"""
+    world = World(count=10)
+    site = world.session("site0")
+    site.encrypt(world.vectors["site0"])
+    keys = world.keys("site0")
+    keys.keep(replace(keys.ring, refusals=3))
+    with pytest.raises(Refused, match="until a person has looked"):
+        site.agree(world.announcement(world.names))
+
+
 def test_sessions_for_somebody_else() -> None:
     world = World(count=10)
     for name, of in (("site0", "site1"), ("site9", "site0"), ("@combiner", "@combiner")):

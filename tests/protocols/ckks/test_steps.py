@@ -155,6 +155,20 @@ def test_its_guard_has_a_word(small: World) -> None:
         picky.agree(after.announcement(after.names))
 
 
+def test_what_it_signed_counts_as_told() -> None:
+    """SA-5.2: from two sets that differ by one, and both signed for, two sites could learn."""
+    first = World(count=10)
+    picky = replace(first.guard, forbid_single_changes=True)
+    session = first.session("site0", picky)
+    session.encrypt(first.vectors["site0"])
+    session.agree(first.announcement(first.names))
+    again = World(count=10, binding=binding(0, 1), keepers=first.keepers)
+    session = again.session("site0", picky)
+    session.encrypt(again.vectors["site0"])
+    with pytest.raises(Refused, match="one site more or less"):
+        session.agree(again.announcement(again.names[:3]))
+
+
 def test_it_signs_once(small: World) -> None:
     """CK-4.3"""
     session = small.session("site0")

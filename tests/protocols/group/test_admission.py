@@ -292,8 +292,9 @@ def test_a_helper_that_lies() -> None:
     nobody = replace(held[-1], members=frozenset())
     plain = encode_gift(4, (*held[:-1], nobody), 5)
     refused(admitting(back, gift(back, "site2", plain)), MalformedFrame, "site2", "of nobody")
+    # One ready site may make the others go one further than its highest number.
     late = encode_gift(4, (*held[:-1], replace(held[-1], began=12)), 5)
-    far = encode_gift(12 * 1024 + 1, held, 5)
+    far = encode_gift(13 * 1024 + 1, held, 5)
     for plain in (late, far):
         refused(admitting(back, gift(back, "site2", plain)), Inconsistent, "site2", "cannot be yet")
     for plain in (b"", good[:-1], good + b"\0"):
@@ -311,6 +312,19 @@ def test_a_helper_that_lies() -> None:
     # A true answer, by any other site of the roster.
     assert admitting(back, gift(back, "site1", good))()
     assert back.away.ring.current == helper.current
+
+
+def test_a_gift_while_a_ready_site_lies_about_the_epoch() -> None:
+    """GK-2.5, GK-4.4: it drives the epoch up as far as it can; the gift is taken all the same."""
+    back = Return().join()
+    here = back.here
+    liar = here.site("site1")
+    liar.keep(replace(liar.ring, epoch=12 * 1024, burned=True))
+    Stage(here, REST).run()
+    assert here.ring("site2").epoch == 12 * 1024 + 1
+    back.help().admit()
+    assert here.ring(AWAY).epoch == 12 * 1024 + 1
+    assert here.ring(AWAY).current == here.ring("site2").current
 
 
 def test_a_helper_that_gives_the_highest_epoch_there_can_be() -> None:

@@ -222,6 +222,17 @@ def test_the_first_attempt_is_one_that_all_take_part_in() -> None:
     assert Stage(cast.at(8)).run().combiner.attempt == 0
 
 
+def test_no_deal_is_taken_once_the_sum_has_begun() -> None:
+    """GK-3.3"""
+    cast = make_group(4)
+    stage = Stage(cast).ready()
+    stage.ask().make()
+    late, request = stage.sites["site2"], stage.combiner.dealt_frame()
+    late.end_stage()
+    with pytest.raises(UnexpectedFrame, match="not waiting for"):
+        late.take(request, cast.control)
+
+
 def test_one_site_does_not_use_the_attempts_up() -> None:
     """GK-2.6: it is believed up to one more than the next; alone further on, it misses that one."""
     cast = make_group(4)

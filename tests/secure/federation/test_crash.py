@@ -443,7 +443,7 @@ def test_a_site_that_dies_around_anything_it_writes_of_its_keys(
     w.keys[name] = DyingKeys(w.keys[name], writes)
     w.restart(name)
     w.round()
-    assert len(writes.names) == (8 if rekey_every == 1 else 6)
+    assert len(writes.names) == (10 if rekey_every == 1 else 8)
     for at in range(len(writes.names)):
         w, file = encrypted(rekey_every=rekey_every), FileKeys(tmp_path / f"{at}.keys", bytes(32))
         file.write(w.ring(name))

@@ -369,8 +369,8 @@ def test_all_parties_die_around_anything_that_a_site_writes_of_its_keys(
             sent = [(frame.binding.round, frame.binding.attempt) for frame in frames]
             assert len(set(sent)) == len(sent)
         assert {w.ring(name).refusals for name in "ABC"} == {0}
-    # the dealer's and the others' secrets; under ckks uploads, openings and survivors too
-    assert at == (6 if protection == "verified" else 24)
+    # the dealer's and the others' secrets; under ckks uploads, survivors, openings, survivors too
+    assert at == (6 if protection == "verified" else 30)
 
 
 @pytest.mark.usefixtures("fast_disk")

@@ -50,6 +50,13 @@ def test_what_was_appended_is_read_back(tmp_path: Path) -> None:
     assert FileJournals(tmp_path).latest(FIRST) == begun(FIRST)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="no such modes there")
+def test_nobody_else_reads_it(tmp_path: Path) -> None:
+    """The sum follows from it."""
+    path = written(tmp_path / "journals", [b"x"])
+    assert [p.stat().st_mode & 0o777 for p in (path.parent, path)] == [0o700, 0o600]
+
+
 def test_a_reopened_journal_goes_on(tmp_path: Path) -> None:
     written(tmp_path, RECORDS[:2])
     journal, records = FileJournals(tmp_path).reopen(FIRST)
