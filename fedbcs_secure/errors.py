@@ -37,3 +37,11 @@ class RoundError(FedBCSError):
 
 class KeyFileError(FedBCSError):
     """A site's key file, or its passphrase, is missing, damaged, wrong or open to others."""
+
+
+class PrivacyError(FedBCSError):
+    """A privacy parameter is out of range, or a plan cannot be carried out."""
+
+
+class LedgerError(FedBCSError):
+    """A site's privacy ledger is missing, damaged, in use or old; nothing is released."""
