@@ -14,114 +14,30 @@ import math
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from fedbcs_protocols.secagg.setting import default_terms, is_safe
 from fedbcs_secure.errors import StudyError
-
-Method = Literal["fedbcs", "fedavg", "fedprox", "local", "pooled"]
-Protection = Literal["secagg", "ckks", "none"]
-Alignment = Literal["gentle", "faithful", "off"]
-SiteName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,31}$")]
+from fedbcs_secure.sections import (
+    AlignmentConfig,
+    Codec,
+    DataContract,
+    Method,
+    ModelConfig,
+    Privacy,
+    Protection,
+    Section,
+    SiteEntry,
+    Training,
+)
 
 _MAX_STUDY_BYTES = 1_000_000
 MAX_SHARE = 0.9
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class DataContract(_Section):
-    """How every site turns its files into tensors."""
-
-    size_px: int = Field(128, ge=16, le=2048, multiple_of=16)
-    channels: Literal[1, 3] = 3
-    classes: int = Field(2, ge=2, le=64, description="background included")
-    labels: Literal["nonzero"] | tuple[int, ...] = "nonzero"
-    """``nonzero``: any value above 0 is class 1. A list: ``labels[i]`` in the file is class i."""
-    scaling: Literal["minmax", "percentile99", "fixed"] = "minmax"
-    """Per image to [0, 1]: minimum to maximum; minimum to 99th percentile; fixed 8-bit /255."""
-    volume: Literal["slices", "stack3"] = "slices"
-    """How a 3-D volume is taken: single slices, or each slice with both neighbours as channels."""
-    validation_fraction: float = Field(0.1, ge=0, lt=0.5)
-    test_fraction: float = Field(0.2, ge=0, lt=0.9)
-
-    @model_validator(mode="after")
-    def _consistent(self) -> DataContract:
-        if self.labels == "nonzero" and self.classes != 2:
-            raise ValueError('labels = "nonzero" means classes = 2; list the label values instead')
-        if isinstance(self.labels, tuple) and len(self.labels) != self.classes:
-            raise ValueError(f"labels lists {len(self.labels)} values for {self.classes} classes")
-        if isinstance(self.labels, tuple) and len(set(self.labels)) != len(self.labels):
-            raise ValueError("labels lists a value twice")
-        if self.volume == "stack3" and self.channels != 3:
-            raise ValueError('volume = "stack3" needs channels = 3')
-        return self
-
-
-class ModelConfig(_Section):
-    """The U-Net. ``fsr`` and ``fused_width`` default to what the method calls for."""
-
-    width: int = Field(32, ge=4, le=256)
-    norm: Literal["instance", "group", "batch"] = "instance"
-    fsr: Literal["off", "published", "all"] | None = None
-    """Style recalibration: none; encoder levels 1-3; every encoder and decoder level."""
-    fused_width: int | None = Field(None, ge=2, le=1024)
-    """Channels of one fused level (d); None: 16 for gentle alignment, 8·width for faithful."""
-
-
-class Training(_Section):
-    """Local training of one round."""
-
-    optimizer: Literal["adam", "sgd"] = "adam"
-    lr: float = Field(1e-3, gt=0, le=10)
-    momentum: float = Field(0.0, ge=0, lt=1, description="of SGD, within a round")
-    weight_decay: float = Field(1e-4, ge=0, le=1)
-    batch_size: int = Field(6, ge=1, le=1024)
-    local_epochs: int = Field(1, ge=1, le=100)
-    augment: bool = True
-    prox_mu: float = Field(0.01, ge=0, description="used by method fedprox only")
-
-
-class AlignmentConfig(_Section):
-    """CDPA: alignment of pixel features with the class prototypes of all sites."""
-
-    form: Alignment = "gentle"
-    weight: float | None = Field(None, ge=0)
-    """Weight of L_MP; None: 0.1 for gentle, 1 for faithful."""
-    temperature: float | None = Field(None, gt=0)
-    """None: 0.3 for gentle, 0.005 (the paper's, nuclei) for faithful."""
-    warmup_rounds: int | None = Field(None, ge=0)
-    """Rounds without L_MP; None: 4 for gentle, 1 for faithful (round 0 has no prototypes)."""
-    prototypes: Literal["mean", "finch"] = "mean"
-    prototype_momentum: float | None = Field(None, ge=0, lt=1)
-    """Share of the old global prototype that is kept; None: 0.5 for gentle, 0 for faithful."""
-
-
-class Codec(_Section):
-    """Fixed-point form of what a site contributes."""
-
-    bits: int = Field(16, ge=8, le=24)
-    initial_update_range: float | None = Field(None, gt=0)
-    """Largest |weighted weight update| that round 0 can carry; None: from lr and optimizer."""
-    initial_prototype_range: float = Field(8.0, gt=0)
-
-
-class SiteEntry(_Section):
-    """One line of the roster. ``weight`` is nominal: agreed beforehand, never a count of today."""
-
-    name: SiteName
-    weight: float = Field(gt=0, le=1e9)
-    steps: int = Field(ge=1, le=10_000_000)
-    """Nominal optimizer steps a round (what initial ranges are computed from)."""
-    classes: tuple[int, ...]
-    """The classes that this site holds, background included."""
-
-
-class Study(_Section):
+class Study(Section):
     """The whole document. Build one with :func:`load`, :meth:`resolved` and keyword arguments."""
 
     name: str = Field("study", pattern=r"^[A-Za-z0-9][A-Za-z0-9_. -]{0,63}$")
@@ -152,6 +68,7 @@ class Study(_Section):
     training: Training = Training()
     alignment: AlignmentConfig = AlignmentConfig()
     codec: Codec = Codec()
+    privacy: Privacy | None = None
     roster: tuple[SiteEntry, ...] = Field((), max_length=1024)
 
     @model_validator(mode="after")
@@ -185,7 +102,33 @@ class Study(_Section):
             )
         if self.federated and self.roster:
             self._check_sum()
+        if self.privacy is not None:
+            self._check_privacy(self.privacy)
         return self
+
+    def _check_privacy(self, privacy: Privacy) -> None:
+        """Raise ValueError for what would make a promise of differential privacy false (DP-3)."""
+        if not self.federated:
+            raise ValueError(
+                f"privacy is about what sites send, and method {self.method} sends nothing"
+            )
+        if self.model.norm == "batch":
+            raise ValueError(
+                'privacy: norm = "batch" mixes patients, so no gradient is one patient\'s; use '
+                '"instance" or "group"'
+            )
+        if self.alignment.prototypes == "finch":
+            raise ValueError('privacy: prototypes = "finch" shows them; use "mean"')
+        if privacy.noise == "shared" and self.protection != "secagg":
+            raise ValueError(
+                'privacy.noise = "shared" relies on nobody seeing less than the sum: it needs '
+                'protection = "secagg"'
+            )
+        missing = [entry.name for entry in self.roster if entry.patients is None]
+        if missing:
+            raise ValueError(
+                f"privacy: the roster says no nominal number of patients for {', '.join(missing)}"
+            )
 
     def _check_sum(self) -> None:
         """Raise ValueError when the ring cannot hold the sum, or the sum could give a site away."""
@@ -267,6 +210,25 @@ class Study(_Section):
         return self.protection == "ckks" or (self.protection == "secagg" and self.verified_sum)
 
     @property
+    def prototype_rounds(self) -> frozenset[int]:
+        """The rounds, from 0, in which prototypes are released under differential privacy.
+
+        The first is the one before they are used, and none is the last, which would be in vain.
+        """
+        if self.privacy is None or self.privacy.prototype_noise is None:
+            return frozenset()
+        start = max(settled(self.alignment.warmup_rounds) - 1, 0)
+        return frozenset(range(int(start), self.rounds - 1, self.privacy.prototype_every))
+
+    @property
+    def noise_shares(self) -> int:
+        """h: sites that are sure to add noise to the sum of prototypes (DP-4.5); 1: each alone."""
+        if self.privacy is None or self.privacy.noise == "site":
+            return 1
+        threshold, colluders = self.terms
+        return threshold - colluders
+
+    @property
     def federated(self) -> bool:
         """Whether the method exchanges anything (``local`` and ``pooled`` do not)."""
         return self.method in ("fedbcs", "fedavg", "fedprox")
@@ -274,6 +236,8 @@ class Study(_Section):
     def resolved(self) -> Study:
         """The study with every None replaced by what the method calls for."""
         aligned = self.method == "fedbcs" and self.alignment.form != "off"
+        if self.privacy is not None and self.privacy.prototype_noise is None:
+            aligned = False
         gentle, mean = self.alignment.form == "gentle", self.alignment.prototypes == "mean"
         a = self.alignment
 
@@ -336,8 +300,9 @@ def _keys(model: type[BaseModel]) -> list[str]:
     """The names of all fields, those of the tables included."""
     names = list(model.model_fields)
     for field in model.model_fields.values():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            names += _keys(field.annotation)
+        for inner in (field.annotation, *get_args(field.annotation)):
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                names += _keys(inner)
     return names
 
 

@@ -68,6 +68,17 @@ form = "gentle"              # gentle | faithful (the paper's formula) | off
 [codec]
 # bits = 16                  # of one quantised value
 
+# Differential privacy: take the ## off. See `fedbcs-secure plan` for what it costs.
+## [privacy]
+## epsilon = 8               # becomes noise_multiplier, the least that keeps it
+## delta = 1e-5              # well below 1 / patients of a site
+## unit = "patient"          # patient | slice (hides single slices only: weaker)
+## clip = 0.2                # longest gradient of a patient; near the median is best
+## sampling_rate = 0.2       # chance of a patient to be in a step
+## steps = 5                 # a round
+## prototype_noise = 16.0    # leave out: no prototypes are sent, and nothing is aligned
+## prototype_every = 5       # rounds
+
 # The part below concerns this machine only and is no part of the agreed study.
 [simulate]
 data = "synthetic-mri"       # manifest.csv | data folder | synthetic-mri | synthetic-he

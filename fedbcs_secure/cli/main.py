@@ -15,7 +15,17 @@ from rich.markup import escape
 
 from fedbcs_protocols.errors import ProtocolError, Refused
 from fedbcs_secure import __version__
-from fedbcs_secure.cli import demo, doctor, evaluate, init, keygen, predict, simulate
+from fedbcs_secure.cli import (
+    budget,
+    demo,
+    doctor,
+    evaluate,
+    init,
+    keygen,
+    plan,
+    predict,
+    simulate,
+)
 from fedbcs_secure.errors import DataError, FedBCSError, StudyError
 
 app = typer.Typer(
@@ -34,6 +44,8 @@ app.command("demo", epilog=demo.EPILOG)(demo.demo)
 app.command("simulate", epilog=simulate.EPILOG)(simulate.simulate)
 app.command("init", epilog=init.EPILOG)(init.init)
 app.command("keygen", epilog=keygen.EPILOG)(keygen.keygen)
+app.command("plan", epilog=plan.EPILOG)(plan.plan)
+app.command("budget", epilog=budget.EPILOG)(budget.budget)
 app.command("evaluate", epilog=evaluate.EPILOG)(evaluate.evaluate)
 app.command("predict", epilog=predict.EPILOG)(predict.predict)
 app.command("doctor", epilog=doctor.EPILOG)(doctor.doctor)

@@ -53,6 +53,16 @@ class Optimizer(StrEnum):
     sgd = "sgd"
 
 
+class Unit(StrEnum):
+    patient = "patient"
+    slice = "slice"
+
+
+class Noise(StrEnum):
+    site = "site"
+    shared = "shared"
+
+
 class Device(StrEnum):
     auto = "auto"
     cpu = "cpu"
@@ -93,11 +103,22 @@ FLAGS: dict[str, tuple[str, ...]] = {
     "alignment_weight": ("alignment", "weight"),
     "prototypes": ("alignment", "prototypes"),
     "bits": ("codec", "bits"),
+    "epsilon": ("privacy", "epsilon"),
+    "noise_multiplier": ("privacy", "noise_multiplier"),
+    "delta": ("privacy", "delta"),
+    "unit": ("privacy", "unit"),
+    "clip": ("privacy", "clip"),
+    "sampling_rate": ("privacy", "sampling_rate"),
+    "private_steps": ("privacy", "steps"),
+    "copies": ("privacy", "copies"),
+    "prototype_noise": ("privacy", "prototype_noise"),
+    "prototype_every": ("privacy", "prototype_every"),
+    "noise": ("privacy", "noise"),
     **{
         name: ("simulate", name)
         for name in (
             "data", "out", "sites", "fold", "patients", "slices", "severity", "device",
-            "precision", "threads", "overlays", "tensorboard", "drop",
+            "precision", "threads", "overlays", "tensorboard", "drop", "cap",
         )
     },
 }  # fmt: skip
@@ -133,4 +154,10 @@ def study_and_settings(
         if value is not None:
             _put(tables, FLAGS[key], value)
     settings = build_settings(tables.pop("simulate", {}))
+    privacy = tables.get("privacy")
+    if isinstance(privacy, dict) and "epsilon" in privacy:
+        # The accountants take a second to import.
+        from fedbcs_secure.privacy.target import with_noise
+
+        tables = with_noise(tables)
     return build(tables), settings

@@ -16,7 +16,8 @@ from rich.table import Table
 from fedbcs_secure.cli.progress import RunDisplay, duration
 from fedbcs_secure.errors import RoundError, RunFolderError
 from fedbcs_secure.federation.settings import SimulationSettings
-from fedbcs_secure.study import DataContract, Study
+from fedbcs_secure.sections import DataContract
+from fedbcs_secure.study import Study
 
 INTERRUPTED = 130
 
@@ -240,11 +241,30 @@ def sites_table(sites: Mapping[str, Mapping[str, Any]], title: str) -> Table:
     return table
 
 
+def _privacy_line(sites: Mapping[str, Mapping[str, Any]]) -> str:
+    """What the sites' ledgers say, for the site that spent most."""
+    spent = [row["privacy"] for row in sites.values() if "privacy" in row]
+    if not spent:
+        return ""
+    worst = max(spent, key=lambda said: said["epsilon"])
+    unit = worst["unit"]
+    weaker = " (weaker than patient)" if unit == "slice" else ""
+    line = (
+        f"differential privacy: epsilon {worst['epsilon']:.3f} at delta {worst['delta']:g} for "
+        f"each {unit}{weaker} of a site, noise multiplier {worst['noise_multiplier']:g}"
+    )
+    if worst["local_epsilon"] > worst["epsilon"]:
+        line += f"; {worst['local_epsilon']:.3f} if no other site adds noise"
+    return line
+
+
 def show(summary: Mapping[str, Any], console: Console) -> None:
     """The table of a finished run and its costs."""
     title = f"Test set · {summary['method']} · {summary['protection']} · seed {summary['seed']}"
     console.print()
     console.print(sites_table(summary["sites"], title))
+    if line := _privacy_line(summary["sites"]):
+        console.print(f"\n{line}", soft_wrap=True)
     costs = [f"{duration(summary['seconds_per_round'])} a round"]
     if summary["bytes_up_per_parameter"]:
         costs.append(f"{summary['bytes_up_per_parameter']:.2f} bytes up a parameter")

@@ -24,6 +24,8 @@ fedbcs-secure simulate --data synthetic-mri --sites A,B,C --seed 3
 
 fedbcs-secure simulate --protection ckks
 
+fedbcs-secure simulate --epsilon 8 --clip 0.1 --rounds 20
+
 fedbcs-secure simulate --sites A,B,C,D --drop A@masked_input:2 --drop B@share:3
 
 fedbcs-secure simulate --resume runs/fedavg
@@ -38,6 +40,7 @@ _what = _option("Data and output")
 _study = _option("Study")
 _network = _option("Network and alignment")
 _training = _option("Training")
+_privacy = _option("Differential privacy")
 _synthetic = _option("Synthetic data")
 _machine = _option("This machine")
 
@@ -140,6 +143,44 @@ def simulate(
         bool | None,
         _training("--augment/--no-augment", help="Random views of images. [dim](on)[/]"),
     ] = None,
+    epsilon: Annotated[
+        float | None,
+        _privacy(help="Differential privacy: all that the study may cost a patient of a site."),
+    ] = None,
+    delta: Annotated[
+        float | None, _privacy(help="Where epsilon is stated. [dim](1e-05)[/]")
+    ] = None,
+    noise_multiplier: Annotated[
+        float | None, _privacy(help="Of a step, in place of --epsilon: noise over clip.")
+    ] = None,
+    clip: Annotated[
+        float | None, _privacy(help="Longest gradient of a patient. [dim](0.2)[/]")
+    ] = None,
+    sampling_rate: Annotated[
+        float | None, _privacy(help="A patient's chance to be in a step. [dim](0.2)[/]")
+    ] = None,
+    private_steps: Annotated[int | None, _privacy(help="Steps a round. [dim](5)[/]")] = None,
+    copies: Annotated[
+        int | None, _privacy(help="Augmented copies of a slice in a step. [dim](1)[/]")
+    ] = None,
+    unit: Annotated[
+        o.Unit | None, _privacy(help="slice: hides single slices only, weaker. [dim](patient)[/]")
+    ] = None,
+    prototype_noise: Annotated[
+        float | None,
+        _privacy(help="Noise multiplier of prototypes. [dim](none sent, nothing aligned)[/]"),
+    ] = None,
+    prototype_every: Annotated[
+        int | None, _privacy(help="Rounds between their releases. [dim](5)[/]")
+    ] = None,
+    noise: Annotated[
+        o.Noise | None,
+        _privacy(help="Whose noise hides prototypes: each site's own, or all. [dim](site)[/]"),
+    ] = None,
+    cap: Annotated[
+        float | None,
+        _privacy(help="Epsilon after which each site declines. [dim](what the study costs)[/]"),
+    ] = None,
     patients: Annotated[int | None, _synthetic(help="Patients a site. [dim](20)[/]")] = None,
     slices: Annotated[int | None, _synthetic(help="Slices a patient. [dim](4)[/]")] = None,
     severity: Annotated[
@@ -169,7 +210,11 @@ def simulate(
         "verified_sum": verified_sum, "rekey_every": rekey_every,
         "bits": bits, "patients": patients, "slices": slices, "severity": severity,
         "device": device, "precision": precision, "threads": threads, "overlays": overlays,
-        "tensorboard": tensorboard,
+        "tensorboard": tensorboard, "epsilon": epsilon, "delta": delta,
+        "noise_multiplier": noise_multiplier, "clip": clip, "sampling_rate": sampling_rate,
+        "private_steps": private_steps, "copies": copies, "unit": unit,
+        "prototype_noise": prototype_noise, "prototype_every": prototype_every, "noise": noise,
+        "cap": cap,
     }  # fmt: skip
     if resume is None:
         document, settings = o.study_and_settings(study, flags)

@@ -25,7 +25,7 @@ from fedbcs_secure.data.sources import (
     read_patient,
 )
 from fedbcs_secure.errors import DataError
-from fedbcs_secure.study import DataContract
+from fedbcs_secure.sections import DataContract
 
 _SHOWN = 10
 PREVIEW_PATIENTS = 6

@@ -26,7 +26,7 @@ from fedbcs_secure.data.raster import (
 )
 from fedbcs_secure.data.raw import Kind, Raw
 from fedbcs_secure.errors import DataError
-from fedbcs_secure.study import DataContract
+from fedbcs_secure.sections import DataContract
 
 SliceRule = Literal["all", "labelled_interior"]
 """``labelled_interior``: only slices 1..n-2 whose label is not empty (the prostate layout)."""

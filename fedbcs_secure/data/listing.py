@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from fedbcs_secure.data.images import SliceRule
 from fedbcs_secure.data.records import Split
 from fedbcs_secure.errors import DataError
-from fedbcs_secure.study import SiteName
+from fedbcs_secure.sections import SiteName
 
 SourceKind = Literal["synthetic-mri", "synthetic-he", "manifest", "nuclei", "prostate"]
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fedbcs_secure.data.raw import Kind, Raw
 from fedbcs_secure.errors import DataError
-from fedbcs_secure.study import DataContract
+from fedbcs_secure.sections import DataContract
 
 _LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 

@@ -25,7 +25,7 @@ from fedbcs_secure.data.manifest import read_manifest
 from fedbcs_secure.data.records import SPLITS, Cohort, Dataset, Patient, Split, pseudonym
 from fedbcs_secure.data.splits import assign_splits, empty_split_problem
 from fedbcs_secure.errors import DataError
-from fedbcs_secure.study import DataContract
+from fedbcs_secure.sections import DataContract
 
 Progress = Callable[[int, int], None]
 """Called with (patients done, patients in all)."""

@@ -24,10 +24,17 @@ from fedbcs_protocols.codec import (
     step_exponent,
 )
 from fedbcs_protocols.ring import Words
-from fedbcs_secure.federation.layout import Layout, initial_exponents, prototype_share, share
+from fedbcs_secure.federation.layout import (
+    Layout,
+    PrototypeSlot,
+    initial_exponents,
+    prototype_share,
+    share,
+)
 from fedbcs_secure.federation.protect import segments
 from fedbcs_secure.federation.state import ClassPrototypes, GlobalState
 from fedbcs_secure.learning.finch import aggregate
+from fedbcs_secure.sections import Privacy
 from fedbcs_secure.study import Study
 
 MAX_SHRINK = 2
@@ -89,11 +96,14 @@ def _rescale(
 ) -> None:
     """Make the average that of the survivors: each part over the shares that are in it (RO-4.1)."""
     average[: plan.parameters] /= math.fsum(share(study, site) for site in survivors)
+    if plan.private:
+        # Sums over patients: their ratio to a number of patients needs no share.
+        return
     start = plan.parameters
     for slot in plan.slots:
         part = math.fsum(prototype_share(study, slot, site) for site in survivors)
-        average[start : start + plan.fused_channels] /= part
-        start += plan.fused_channels
+        average[start : start + plan.slot_width] /= part
+        start += plan.slot_width
 
 
 def moved(
@@ -122,7 +132,13 @@ def _next_exponents(
     """
     out = []
     initial = initial_exponents(study, plan)
-    for place, previous, first in zip(segments(plan), state.exponents, initial, strict=True):
+    fixed = len(plan.tensors) if plan.private else len(initial)
+    ranges = zip(segments(plan), state.exponents, initial, strict=True)
+    for index, (place, previous, first) in enumerate(ranges):
+        if index >= fixed:
+            # DP-4.4
+            out.append(first)
+            continue
         values = centred[place.place]
         wanted = previous - MAX_SHRINK
         if values.any():
@@ -142,14 +158,20 @@ def _prototypes(
     survivors: Sequence[str],
     individual: Sequence[Words] | None,
 ) -> tuple[ClassPrototypes, ...]:
+    if plan.private and state.round not in study.prototype_rounds:
+        return state.prototypes
     old = {(p.view, p.label): p.rows for p in state.prototypes}
     keep = np.float32(study.alignment.prototype_momentum or 0)
     out = []
     for index, slot in enumerate(plan.slots):
-        start = index * plan.fused_channels
         if individual is None:
-            begin = plan.parameters + start
+            begin = plan.parameters + index * plan.slot_width
             rows = average[None, begin : begin + plan.fused_channels].copy()
+            if study.privacy is not None:
+                patients = np.float32(_nominal(study, slot, survivors))
+                if plan.counted:
+                    patients = average[begin + plan.fused_channels]
+                rows = _mean_of(rows, patients, study.privacy)
             before = old.get((slot.view, slot.label))
             if keep and before is not None:
                 rows = _settled(keep * before + (np.float32(1) - keep) * rows)
@@ -157,6 +179,19 @@ def _prototypes(
             rows = _clustered(state, plan, study, survivors, individual, index)
         out.append(ClassPrototypes(slot.view, slot.label, rows))
     return tuple(out)
+
+
+def _nominal(study: Study, slot: PrototypeSlot, survivors: Sequence[str]) -> int:
+    """Patients that the roster says the holders in the sum have."""
+    return sum(e.patients or 0 for e in study.roster if e.name in {*survivors} & {*slot.holders})
+
+
+def _mean_of(
+    sums: NDArray[np.float32], patients: np.float32, privacy: Privacy
+) -> NDArray[np.float32]:
+    """The noised sum of a class over a number of patients, kept to what a mean can be."""
+    clip = np.float32(privacy.prototype_clip)
+    return _settled(np.clip(sums / max(patients, np.float32(1)), -clip, clip))
 
 
 def _clustered(

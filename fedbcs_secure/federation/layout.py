@@ -10,7 +10,11 @@ from fedbcs_protocols.codec import MAX_EXPONENT, MIN_EXPONENT
 from fedbcs_secure.errors import StudyError
 from fedbcs_secure.learning.fusion import VIEWS
 from fedbcs_secure.learning.weights import TensorSpec
-from fedbcs_secure.study import MAX_SHARE, SiteEntry, Study
+from fedbcs_secure.sections import SiteEntry
+from fedbcs_secure.study import MAX_SHARE, Study
+
+NOISE_ROOM = 6
+"""Standard deviations of noise that a value's range has room for; what is beyond is clipped."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,15 @@ class Layout:
     tensors: tuple[TensorSpec, ...]
     slots: tuple[PrototypeSlot, ...]
     fused_channels: int
+    private: bool = False
+    """Whether slots hold noised sums over patients (DP-4) in place of means."""
+    counted: bool = False
+    """Whether a slot then ends with the noised number of patients that have the class."""
+
+    @property
+    def slot_width(self) -> int:
+        """Values of a slot."""
+        return self.fused_channels + self.counted
 
     @property
     def parameters(self) -> int:
@@ -41,12 +54,12 @@ class Layout:
     @property
     def sizes(self) -> tuple[int, ...]:
         """Lengths of the segments, in order."""
-        return (*(t.size for t in self.tensors), *(self.fused_channels for _ in self.slots))
+        return (*(t.size for t in self.tensors), *(self.slot_width for _ in self.slots))
 
     @property
     def length(self) -> int:
         """N, the length of the whole vector."""
-        return self.parameters + len(self.slots) * self.fused_channels
+        return self.parameters + len(self.slots) * self.slot_width
 
 
 def layout(study: Study, tensors: Sequence[TensorSpec], fused_channels: int) -> Layout:
@@ -63,7 +76,9 @@ def layout(study: Study, tensors: Sequence[TensorSpec], fused_channels: int) -> 
                 slot = PrototypeSlot(view, label, holders)
                 if len(holders) >= study.fewest_holders and _is_mixed(study, slot):
                     slots.append(slot)
-    return Layout(tuple(tensors), tuple(slots), fused_channels)
+    privacy = study.privacy
+    counted = privacy is not None and privacy.presence > 0
+    return Layout(tuple(tensors), tuple(slots), fused_channels, privacy is not None, counted)
 
 
 def _is_mixed(study: Study, slot: PrototypeSlot) -> bool:
@@ -83,6 +98,9 @@ def prototype_share(study: Study, slot: PrototypeSlot, site: str) -> float:
     """
     if site not in slot.holders:
         return 0.0
+    if study.privacy is not None:
+        # Sums over patients add up as they are; only their ratio is used.
+        return 1.0
     if study.alignment.form == "gentle":
         return 1 / len(slot.holders)
     return entry(study, site).weight / math.fsum(entry(study, s).weight for s in slot.holders)
@@ -111,14 +129,30 @@ def initial_exponents(study: Study, plan: Layout) -> tuple[int, ...]:
     update = ceil_log2(reach)
     out = [update] * len(plan.tensors)
     for slot in plan.slots:
-        largest = max(prototype_share(study, slot, s) for s in slot.holders)
-        out.append(ceil_log2(largest * study.codec.initial_prototype_range))
+        out.append(ceil_log2(_prototype_reach(study, slot)))
     if not all(MIN_EXPONENT <= e <= MAX_EXPONENT for e in out):
         raise StudyError(
             f"an initial range is outside 2^{MIN_EXPONENT} to 2^{MAX_EXPONENT}; check codec, "
             "training.lr and the roster's steps"
         )
     return tuple(out)
+
+
+def _prototype_reach(study: Study, slot: PrototypeSlot) -> float:
+    """The largest value of a slot that a site has to be able to send."""
+    privacy = study.privacy
+    if privacy is None or privacy.prototype_noise is None:
+        largest = max(prototype_share(study, slot, s) for s in slot.holders)
+        return largest * study.codec.initial_prototype_range
+    # DP-4.4: from clip, noise and nominal numbers alone.
+    nominal = max(entry(study, site).patients or 1 for site in slot.holders)
+    deviation = privacy.prototype_noise * math.hypot(1, privacy.presence)
+    reach = privacy.prototype_clip * (nominal + NOISE_ROOM * deviation)
+    if privacy.presence:
+        slots = 2 * study.data.classes
+        counts = nominal + NOISE_ROOM * deviation * math.sqrt(slots) / privacy.presence
+        reach = max(reach, counts)
+    return reach
 
 
 def ceil_log2(value: float) -> int:

@@ -9,6 +9,8 @@ from fedbcs_protocols.errors import Refused
 from fedbcs_protocols.group import MemoryKeys
 from fedbcs_protocols.identity import Identity
 from fedbcs_protocols.secagg import Guard, MemoryMarks
+from fedbcs_secure.errors import RoundError
+from fedbcs_secure.federation.booking import Books
 from fedbcs_secure.federation.channel import CountingChannel
 from fedbcs_secure.federation.combiner import RoundCombiner
 from fedbcs_secure.federation.dropouts import Drop, DroppingChannel
@@ -29,12 +31,15 @@ class MemoryChannel:
 
     def __init__(self, sites: Mapping[str, SiteRunner]) -> None:
         self._sites = dict(sites)
+        self.declined: dict[str, str] = {}
+        """Why sites did not answer; between institutions nobody would be told."""
 
     def exchange(self, requests: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
         for name, frame in requests.items():
             try:
                 reply = self._sites[name].handle(frame)
-            except Refused:
+            except Refused as refusal:
+                self.declined[name] = str(refusal)
                 continue
             yield name, reply
 
@@ -55,16 +60,23 @@ class RoundOutcome:
     reused: tuple[str, ...]
     bytes_up: int
     bytes_down: int
+    declined: dict[str, str]
 
 
 class MemoryFederation:
     """All parties of a study. Identities are fresh from the system's generator in each process.
 
-    Each site has verified all others; ``drops`` make sites vanish on purpose.
+    Each site has verified all others; ``drops`` make sites vanish on purpose; ``books`` are the
+    sites' ledgers in a study with differential privacy.
     """
 
     def __init__(
-        self, study: Study, plan: Layout, train: Train, drops: Collection[Drop] = ()
+        self,
+        study: Study,
+        plan: Layout,
+        train: Train,
+        drops: Collection[Drop] = (),
+        books: Mapping[str, Books] | None = None,
     ) -> None:
         self._identities = {entry.name: Identity.generate() for entry in study.roster}
         server = Identity.generate()
@@ -78,22 +90,31 @@ class MemoryFederation:
         self._combiner = RoundCombiner(server, self._parties)
         self._train = train
         self._drops = tuple(drops)
+        self._books = dict(books or {})
         self._losses: dict[str, float] = {}
         self._sites: dict[str, SiteRunner] = {}
 
     def run_round(self, state: GlobalState) -> RoundOutcome:
         """One round from ``state``.
 
-        Raises :class:`RoundError` when too few sites stay, and RuntimeError if a site that stayed
-        ends in another state or sends what the combiner refuses.
+        Raises :class:`RoundError` when too few sites stay, :class:`Refused` if sites' policies are
+        why, and RuntimeError if a site that stayed ends in another state or sends what the combiner
+        refuses.
         """
         self._sites = self._sites or self._new_sites(state)
         self._losses = {}
         before = {name: site.reused for name, site in self._sites.items()}
         at_once = self._parties.study.protection != "secagg"
-        channel = CountingChannel(MemoryChannel(self._sites))
+        lines = MemoryChannel(self._sites)
+        channel = CountingChannel(lines)
         dropping = DroppingChannel(channel, self._drops, state.round, at_once=at_once)
-        result = self._combiner.run(dropping, state)
+        try:
+            result = self._combiner.run(dropping, state)
+        except RoundError as error:
+            if not lines.declined:
+                raise
+            why = "".join(f"\n  site {name}: {text}" for name, text in lines.declined.items())
+            raise Refused(f"{error}. Sites that declined:{why}") from None
         self._combiner.finished(state)
         if result.faults:
             raise RuntimeError(f"the combiner refused frames: {dict(result.faults)}")
@@ -114,6 +135,7 @@ class MemoryFederation:
             reused=tuple(n for n, site in self._sites.items() if site.reused > before[n]),
             bytes_up=up,
             bytes_down=down,
+            declined=lines.declined,
         )
 
     def _new_sites(self, state: GlobalState) -> dict[str, SiteRunner]:
@@ -129,6 +151,7 @@ class MemoryFederation:
                 guard=guard,
                 marks=MemoryMarks(),
                 keys=MemoryKeys(),
+                books=self._books.get(name),
             )
             for name, identity in identities.items()
         }

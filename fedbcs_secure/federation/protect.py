@@ -39,9 +39,9 @@ def weighted(update: Update, plan: Layout, study: Study, site: str) -> NDArray[n
     np.multiply(update.delta, np.float32(share(study, site)), out=out[: plan.parameters])
     position = plan.parameters
     for slot in plan.slots:
-        place = out[position : position + plan.fused_channels]
-        position += plan.fused_channels
-        if site in slot.holders:
+        place = out[position : position + plan.slot_width]
+        position += plan.slot_width
+        if site in slot.holders and (slot.view, slot.label) in update.prototypes:
             part = np.float32(prototype_share(study, slot, site))
             np.multiply(update.prototypes[slot.view, slot.label], part, out=place)
         else:

@@ -41,6 +41,9 @@ def form_update(result: LocalResult, state: GlobalState, plan: Layout, site: str
     """
     if not np.isfinite(result.delta).all():
         raise FedBCSError(f"training at site {site} gave weights that are not finite")
+    if plan.private:
+        # DP-4.6: noised sums if they were due, and nothing else.
+        return Update(state.round, result.delta, result.prototype_sums)
     current = {(p.view, p.label): p.rows.mean(axis=0) for p in state.prototypes}
     prototypes: dict[tuple[int, int], NDArray[np.float32]] = {}
     for slot in plan.slots:

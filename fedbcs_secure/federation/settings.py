@@ -10,7 +10,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from fedbcs_secure.errors import StudyError
-from fedbcs_secure.study import SiteName, sentences
+from fedbcs_secure.sections import SiteName
+from fedbcs_secure.study import sentences
 
 
 class SimulationSettings(BaseModel):
@@ -42,6 +43,8 @@ class SimulationSettings(BaseModel):
     def _one_or_many(cls, value: object) -> object:
         return (value,) if isinstance(value, str) else value
 
+    cap: float | None = Field(None, gt=0, le=1000)
+    """Each simulated site's own cap on epsilon; None: what the study costs."""
     data_digest: str | None = None
     """Written by a run and compared when it is resumed: SHA-256 over all images, labels, splits."""
 

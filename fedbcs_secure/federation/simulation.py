@@ -7,11 +7,12 @@ protocol; what crosses between sites and combiner is exactly what would cross a 
 from __future__ import annotations
 
 import hashlib
+import math
 import platform
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from fedbcs_secure import __version__
 from fedbcs_secure.data.pictures import save_overlay
 from fedbcs_secure.data.records import SPLITS, Cohort, Dataset, Patient
 from fedbcs_secure.errors import DataError, RunFolderError, StudyError
+from fedbcs_secure.federation.booking import Books, private_round
 from fedbcs_secure.federation.combine import initial_state, moved
 from fedbcs_secure.federation.dropouts import Drop, check_drops, parse_drop
 from fedbcs_secure.federation.events import (
@@ -32,8 +34,9 @@ from fedbcs_secure.federation.events import (
     ignore,
 )
 from fedbcs_secure.federation.figures import save_curves
-from fedbcs_secure.federation.layout import layout
+from fedbcs_secure.federation.layout import Layout, layout
 from fedbcs_secure.federation.memory import MemoryFederation, RoundOutcome
+from fedbcs_secure.federation.rounds import Train
 from fedbcs_secure.federation.runfolder import RunFolder
 from fedbcs_secure.federation.settings import SimulationSettings
 from fedbcs_secure.federation.state import GlobalState
@@ -41,7 +44,10 @@ from fedbcs_secure.learning.evaluate import SiteMetrics, summarise
 from fedbcs_secure.learning.learner import Learner
 from fedbcs_secure.learning.local import LocalResult, steps_per_round
 from fedbcs_secure.learning.modelfile import GLOBAL, ModelFile, model_sha256, save_model
-from fedbcs_secure.study import SiteEntry, Study, build
+from fedbcs_secure.learning.private import PrivateRound, units_of
+from fedbcs_secure.privacy.policy import SitePolicy
+from fedbcs_secure.sections import SiteEntry
+from fedbcs_secure.study import Study, build
 
 POOLED = "pooled"
 
@@ -55,13 +61,15 @@ def with_roster(study: Study, dataset: Dataset) -> Study:
     for site in dataset.sites:
         train = dataset.cohorts[site].train
         slices = sum(p.slices for p in train)
+        privacy = study.privacy
         held = sorted({int(c) for p in train for c in np.unique(p.masks)})
         entries.append(
             SiteEntry(
                 name=site,
                 weight=float(slices),
-                steps=steps_per_round(slices, study),
+                steps=privacy.steps if privacy else steps_per_round(slices, study),
                 classes=tuple(held),
+                patients=len(units_of(train, privacy)) if privacy else None,
             )
         )
     written = study.model_dump() | {"roster": [e.model_dump() for e in entries]}
@@ -79,6 +87,8 @@ class Simulation:
     folder: RunFolder
     learner: Learner
     observer: Observer = ignore
+    policies: Mapping[str, SitePolicy] = field(default_factory=dict)
+    """Of single sites, in place of one that allows the study and no more."""
 
     def run(self) -> dict[str, Any]:
         """Train from the last completed round, or from the start, and return the summary.
@@ -92,6 +102,17 @@ class Simulation:
     def _run(self) -> dict[str, Any]:
         if self.folder.finished:
             raise RunFolderError(f"{self.folder.path} is finished; its summary.json has the result")
+        if self.study.privacy is None:
+            return self._rounds({})
+        # Not before it is needed: the accountants take a while to import.
+        from fedbcs_secure.federation.simulated_books import opened, study_policy
+
+        policy = study_policy(self.study, self.settings.cap)
+        policies = dict.fromkeys(self.dataset.sites, policy) | dict(self.policies)
+        with opened(self.folder.path, self.study, self.dataset, policies) as books:
+            return self._rounds(books)
+
+    def _rounds(self, books: Mapping[str, Books]) -> dict[str, Any]:
         plan = layout(self.study, self.learner.tensors, self.learner.fused_channels)
         names = self._learners()
         states = self.folder.load_states(names, self.study)
@@ -102,7 +123,9 @@ class Simulation:
         self.folder.forget_metrics_from(first)
         drops = drops_of(self.study, self.settings)
         federation = (
-            MemoryFederation(self.study, plan, self._train, drops) if self.study.federated else None
+            MemoryFederation(self.study, plan, self._trainer(plan), drops, books)
+            if self.study.federated
+            else None
         )
         for index in range(first, self.study.rounds):
             self.observer(RoundStarted(index, self.study.rounds))
@@ -117,14 +140,24 @@ class Simulation:
             if outcome is not None:
                 losses = outcome.losses
             self._finish_round(states, index, losses, outcome, seconds)
-        return self._conclude(states)
+        return self._conclude(states, books)
+
+    def _trainer(self, plan: Layout) -> Train:
+        """Local training as a federation calls it."""
+
+        def train(site: str, state: GlobalState) -> LocalResult:
+            return self._train(site, state, private_round(self.study, plan, site, state.round))
+
+        return train
 
     def _learners(self) -> tuple[str, ...]:
         if self.study.federated:
             return (GLOBAL_LEARNER,)
         return (POOLED,) if self.study.method == "pooled" else self.dataset.sites
 
-    def _train(self, site: str, state: GlobalState) -> LocalResult:
+    def _train(
+        self, site: str, state: GlobalState, private: PrivateRound | None = None
+    ) -> LocalResult:
         """A site's local training; ``pooled`` is one site with everybody's patients."""
         if site == POOLED:
             patients = tuple(p for s in self.dataset.sites for p in self.dataset.cohorts[s].train)
@@ -136,6 +169,7 @@ class Simulation:
             site=site,
             round_index=state.round,
             prototypes=state.prototype_rows(),
+            private=private,
             progress=lambda done, total: self.observer(StepDone(site, done, total)),
         )
         self.observer(SiteTrained(site, result.loss, result.seconds))
@@ -174,11 +208,15 @@ class Simulation:
                 metrics = self.learner.evaluate(weights, patients, with_distances=False)
                 dice = summarise(metrics).dice
                 self.observer(SiteValidated(site, dice))
+            loss = losses.get(site, losses.get(POOLED))
+            if loss is not None and not math.isfinite(loss):
+                # No step of a private round took anybody.
+                loss = None
             rows.append(
                 {
                     "round": index,
                     "site": site,
-                    "loss": losses.get(site, losses.get(POOLED)),
+                    "loss": loss,
                     "validation_dice": dice,
                     "clipped": outcome.clipped.get(site, 0) if outcome else 0,
                     "in_sum": site in survivors,
@@ -210,7 +248,9 @@ class Simulation:
 
         write_scalars(self.folder.path / "tensorboard", rows)
 
-    def _conclude(self, states: Mapping[str, GlobalState]) -> dict[str, Any]:
+    def _conclude(
+        self, states: Mapping[str, GlobalState], books: Mapping[str, Books]
+    ) -> dict[str, Any]:
         if self.study.method == "local":
             weights = {site: states[site].weights for site in self.dataset.sites}
         else:
@@ -221,6 +261,8 @@ class Simulation:
             cohort = self.dataset.cohorts[site]
             metrics = self.learner.evaluate(model.for_site(site), cohort.test)
             sites[site] = site_row(summarise(metrics), len(cohort.test))
+            if site in books:
+                sites[site]["privacy"] = privacy_row(self.study, books[site])
             self._overlays(model, cohort)
         rows = self.folder.metrics()
         summary = {
@@ -287,6 +329,22 @@ def site_row(metrics: SiteMetrics, patients: int) -> dict[str, Any]:
         "assd": metrics.assd,
         "unit": metrics.unit,
         "patients": patients,
+    }
+
+
+def privacy_row(study: Study, books: Books) -> dict[str, Any]:
+    """What a site's ledger says it has spent, and on what terms."""
+    privacy, said = study.privacy, books.ledger.statement()
+    if privacy is None:
+        return {}
+    return {
+        "epsilon": said.epsilon,
+        "delta": said.delta,
+        "unit": privacy.unit,
+        "noise_multiplier": privacy.noise_multiplier,
+        "local_epsilon": said.local_epsilon,
+        "releases": said.releases,
+        "refusals": said.refusals,
     }
 
 

@@ -16,6 +16,7 @@ from fedbcs_protocols.ring import Words
 from fedbcs_protocols.secagg import Guard, MarkKeeper
 from fedbcs_protocols.secagg.outcome import SUM_SEQUENCE
 from fedbcs_protocols.wire import Frame, Kind, Limits, decode, expect_sequence, open_frame, seal
+from fedbcs_secure.federation.booking import Books
 from fedbcs_secure.federation.checkpoint import (
     CHECKPOINT_SEQUENCE,
     RESTORE_SEQUENCE,
@@ -40,7 +41,8 @@ class SiteRunner:
     """A site's side: takes the combiner's frames, gives its own. Holds the site's global state.
 
     ``guard`` is what the site's own staff demands; ``marks`` and ``keys`` keep what the site must
-    never forget, durably (and the keys encrypted) outside simulations. Raises
+    never forget, durably (and the keys encrypted) outside simulations; ``books`` are the site's
+    ledger, which a study with differential privacy cannot do without. Raises
     :class:`fedbcs_protocols.errors.Refused` when the guard does not admit the study.
     """
 
@@ -55,8 +57,14 @@ class SiteRunner:
         guard: Guard,
         marks: MarkKeeper,
         keys: KeyKeeper,
+        books: Books | None = None,
     ) -> None:
         _admit(guard, parties, name)
+        if parties.study.privacy is not None:
+            if books is None:
+                raise Refused("a study with [privacy] needs this site's ledger, and there is none")
+            books.admit(parties.study)
+        self._books = books
         self.name = name
         self.state = state
         self.clipped = 0
@@ -174,14 +182,24 @@ class SiteRunner:
         parties = self._parties
         # RO-2.1: asked again, it says that it is ready, but does not train again.
         if self._vector is None:
-            result = self._train(self.name, self.state)
-            update = form_update(result, self.state, parties.plan, self.name)
-            quantised = encode(update, self.state, parties.plan, parties.study, self.name)
-            self._vector, self.clipped = quantised.codes, quantised.clipped
+            # DP-5.4: booked, durably, before anything of it leaves the site.
+            if self._books is not None and parties.study.privacy is not None:
+                self._vector = self._books.release(parties, self.state, self._trained)
+            else:
+                self._vector = self._trained()
         control = parties.binding(self.state, CONTROL)
         if self._keys is not None:
             return self._keys.ready(control)
         return seal(Frame(Kind.READY, control, self.name, 0, b""), self._identity)
+
+    def _trained(self) -> Words:
+        """This round's vector. Under differential privacy the noise is in it already."""
+        parties = self._parties
+        result = self._train(self.name, self.state)
+        update = form_update(result, self.state, parties.plan, self.name)
+        quantised = encode(update, self.state, parties.plan, parties.study, self.name)
+        self.clipped = quantised.clipped
+        return quantised.codes
 
     def _key_stage(self, frame: Frame, data: bytes) -> bytes:
         """What has to do with the group's key (GK-3, GK-4)."""
@@ -258,6 +276,8 @@ class SiteRunner:
         self.state = following
         self._vector = None
         self._sum.forget()
+        if self._books is not None:
+            self._books.finished(parties.study, following.round)
         return reply
 
     def _accept_again(self, data: bytes, frame: Frame) -> bytes:

@@ -13,10 +13,12 @@ import torch
 from numpy.typing import NDArray
 
 from fedbcs_secure.data.records import Patient
+from fedbcs_secure.errors import PrivacyError
 from fedbcs_secure.learning.device import DeviceChoice, Precision, choose
 from fedbcs_secure.learning.evaluate import PatientMetrics, evaluate_patients, predict
 from fedbcs_secure.learning.initial import initial_weights
 from fedbcs_secure.learning.local import LocalResult, Progress, train_round
+from fedbcs_secure.learning.private import PrivateRound, train_privately
 from fedbcs_secure.learning.prototypes import GlobalPrototypes
 from fedbcs_secure.learning.unet import NetworkConfig, UNet
 from fedbcs_secure.learning.weights import TensorSpec, load_flat, tensor_specs
@@ -62,9 +64,28 @@ class Learner:
         site: str,
         round_index: int,
         prototypes: PrototypeRows | None = None,
+        private: PrivateRound | None = None,
         progress: Progress | None = None,
     ) -> LocalResult:
-        """See :func:`fedbcs_secure.learning.local.train_round`."""
+        """See :func:`fedbcs_secure.learning.local.train_round`, and for a study with ``[privacy]``
+
+        :func:`fedbcs_secure.learning.private.train_privately`: it is never trained otherwise.
+        """
+        if self.study.privacy is not None:
+            if private is None:
+                raise PrivacyError("this study has [privacy]: it is not trained without noise")
+            return train_privately(
+                self._network,
+                weights,
+                patients,
+                self.study,
+                site=site,
+                round_index=round_index,
+                prototypes=self._prototypes(prototypes),
+                private=private,
+                runtime=self.runtime,
+                progress=progress,
+            )
         with self.runtime.repeatable():
             return train_round(
                 self._network,

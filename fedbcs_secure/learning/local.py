@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from fedbcs_secure.learning.losses import faithful_alignment, gentle_alignment, 
 from fedbcs_secure.learning.prototypes import GlobalPrototypes, Per, PrototypeMeter
 from fedbcs_secure.learning.unet import UNet
 from fedbcs_secure.learning.weights import flatten, load_flat
+from fedbcs_secure.privacy.events import Events
 from fedbcs_secure.study import Study, settled
 
 Progress = Callable[[int, int], None]
@@ -38,6 +39,10 @@ class LocalResult:
     ``delta`` is (P,) float32: new weights minus the global ones. ``prototypes`` holds for each
     view the class means (K, 3d) float32 and which classes had pixels, (K,) bool; it is empty
     when the study does not align. ``loss`` is the mean over the steps.
+
+    Under differential privacy ``prototype_sums`` are, for each (view, class) that was due, the
+    noised sum over patients (3d,) and the noised number of patients behind it; ``events`` what all
+    of it costs; ``dropped`` counts gradients that were not finite.
     """
 
     delta: NDArray[np.float32]
@@ -45,6 +50,9 @@ class LocalResult:
     loss: float
     steps: int
     seconds: float
+    prototype_sums: Mapping[tuple[int, int], NDArray[np.float32]] = field(default_factory=dict)
+    events: Events = field(default_factory=Events)
+    dropped: int = 0
 
 
 def steps_per_round(slices: int, study: Study) -> int:
@@ -72,10 +80,10 @@ def train_round(
     started = time.perf_counter()
     load_flat(network, weights)
     network.train()
-    optimizer = _optimizer(network, study)
+    optimizer = optimizer_of(network, study)
     anchor = [p.detach().clone() for p in network.parameters()] if study.method == "fedprox" else []
     meter = _meter(network, study)
-    align = _aligner(network, study, prototypes, round_index)
+    align = aligner(network, study, prototypes, round_index)
     total_steps = steps_per_round(sum(p.slices for p in patients), study)
     losses: list[float] = []
     for epoch in range(study.training.local_epochs):
@@ -88,7 +96,7 @@ def train_round(
             optimizer.zero_grad(set_to_none=True)
             with runtime.autocast():
                 features = network(images)
-            features = _as_float32(features)
+            features = as_float32(features)
             loss = joint_loss(features.logits, labels)[0]
             if align is not None:
                 loss = loss + align(features, labels)
@@ -116,7 +124,8 @@ def train_round(
     )
 
 
-def _optimizer(network: UNet, study: Study) -> torch.optim.Optimizer:
+def optimizer_of(network: UNet, study: Study) -> torch.optim.Optimizer:
+    """A fresh optimizer, as the study says."""
     t = study.training
     if t.optimizer == "adam":
         return torch.optim.Adam(network.parameters(), lr=t.lr, weight_decay=t.weight_decay)
@@ -132,7 +141,7 @@ def _meter(network: UNet, study: Study) -> PrototypeMeter | None:
     return PrototypeMeter(network.fusion, classes=study.data.classes, per=per)
 
 
-def _aligner(
+def aligner(
     network: UNet, study: Study, prototypes: GlobalPrototypes | None, round_index: int
 ) -> Callable[[Features, Tensor], Tensor] | None:
     """The weighted L_MP of a batch, or None while there is nothing to align with."""
@@ -146,7 +155,7 @@ def _aligner(
     return lambda features, labels: weight * form(features, fusion, labels, prototypes, temperature)
 
 
-def _as_float32(features: Features) -> Features:
+def as_float32(features: Features) -> Features:
     """Losses and class means are computed in float32 whatever the network ran in."""
     return Features(
         features.logits.float(),

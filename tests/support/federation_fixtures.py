@@ -15,6 +15,7 @@ from fedbcs_protocols.group import NO_KEY, Admission, KeyKeeper, KeyStage, Memor
 from fedbcs_protocols.identity import Identity
 from fedbcs_protocols.secagg import CombinerSession, Guard, MarkKeeper, MemoryMarks, NoJournal
 from fedbcs_protocols.wire import MAX_BODY_BYTES, Frame, Kind, decode, seal
+from fedbcs_secure.federation.booking import Books
 from fedbcs_secure.federation.combiner import RoundCombiner
 from fedbcs_secure.federation.dropouts import STAGES
 from fedbcs_secure.federation.journal import Journals
@@ -87,12 +88,13 @@ def known_identity(label: str) -> Identity:
 
 @dataclass(frozen=True, eq=False)
 class Cast:
-    """A study's parties with known identities, and each site's marks and keys."""
+    """A study's parties with known identities, and each site's marks, keys and ledger."""
 
     study: Study
     plan: Layout
     marks: dict[str, MarkKeeper] = field(default_factory=dict)
     keys: dict[str, KeyKeeper] = field(default_factory=dict)
+    books: dict[str, Books] = field(default_factory=dict)
 
     @cached_property
     def identities(self) -> dict[str, Identity]:
@@ -130,6 +132,7 @@ class Cast:
             guard=guard or self.guard,
             marks=self.marks.setdefault(name, MemoryMarks()),
             keys=self.keys.setdefault(name, MemoryKeys()),
+            books=self.books.get(name),
         )
 
     def sites(self, state: GlobalState) -> dict[str, SiteRunner]:

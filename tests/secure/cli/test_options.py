@@ -6,14 +6,18 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from pydantic import BaseModel
 
-from fedbcs_secure import study
+from fedbcs_secure import sections
 from fedbcs_secure.cli import options
 from fedbcs_secure.cli.init import TEMPLATE
 from fedbcs_secure.cli.options import FLAGS, study_and_settings
-from fedbcs_secure.errors import StudyError
+from fedbcs_secure.errors import PrivacyError, StudyError
 from fedbcs_secure.federation.settings import SimulationSettings
 from fedbcs_secure.learning import device
+from fedbcs_secure.privacy.accountant import epsilon
+from fedbcs_secure.privacy.events import Gaussian
+from fedbcs_secure.sections import Privacy
 from fedbcs_secure.study import Study, build
 
 
@@ -92,8 +96,11 @@ def test_every_flag_reaches_a_field() -> None:
         else:
             model: type = Study
             for part in path:
+                if path == ("privacy", "epsilon"):
+                    continue  # in exchange for a noise multiplier
                 field = model.model_fields[part]
-                model = field.annotation  # type: ignore[assignment]
+                # [privacy] may be left out.
+                model = next(iter(get_args(field.annotation)), field.annotation)
 
 
 @pytest.mark.parametrize(
@@ -110,15 +117,74 @@ def test_mistakes_in_a_file(tmp_path: Path, text: str) -> None:
         study_and_settings(write(tmp_path, text), {})
 
 
+def literal(model: type[BaseModel], name: str) -> object:
+    return model.model_fields[name].annotation
+
+
 @pytest.mark.parametrize(
     ("enum", "literal"),
     [
-        (options.Method, study.Method),
-        (options.Protection, study.Protection),
-        (options.Alignment, study.Alignment),
+        (options.Method, sections.Method),
+        (options.Protection, sections.Protection),
+        (options.Alignment, sections.Alignment),
+        (options.Unit, literal(sections.Privacy, "unit")),
+        (options.Noise, literal(sections.Privacy, "noise")),
         (options.Device, device.DeviceChoice),
         (options.Precision, device.Precision),
     ],
 )
 def test_flags_offer_exactly_what_the_study_knows(enum: type, literal: object) -> None:
     assert {str(item.value) for item in enum} == set(get_args(literal))
+
+
+# Differential privacy ----------------------------------------------------------------------------
+
+
+def test_an_epsilon_becomes_the_least_noise_that_keeps_it(tmp_path: Path) -> None:
+    """DP-1.5; the document says noise, since that is what sites check."""
+    flags = {"epsilon": 4.0, "delta": 1e-4, "rounds": 10, "private_steps": 3, "sampling_rate": 0.5}
+    found = study_and_settings(None, flags)[0]
+    assert found.privacy is not None
+    assert (found.privacy.steps, found.privacy.delta) == (3, 1e-4)
+    noise = found.privacy.noise_multiplier
+    assert epsilon(Gaussian(noise, 0.5).times(30), 1e-4) <= 4.0
+    assert epsilon(Gaussian(noise * 0.998, 0.5).times(30), 1e-4) > 4.0
+    assert noise == float(f"{noise:.4g}")
+    file = write(tmp_path, "rounds = 10\n[privacy]\nepsilon = 4\ndelta = 1e-4\n")
+    again = study_and_settings(file, {"private_steps": 3, "sampling_rate": 0.5})[0]
+    assert again == found
+
+
+def test_prototypes_are_paid_from_the_same_epsilon() -> None:
+    base = {"epsilon": 8.0, "delta": 1e-4, "rounds": 12}
+    dear = study_and_settings(None, base | {"prototype_noise": 6.0})[0].privacy
+    cheap = study_and_settings(None, base)[0].privacy
+    assert dear is not None
+    assert cheap is not None
+    assert dear.noise_multiplier > cheap.noise_multiplier
+    with pytest.raises(PrivacyError, match="prototype releases"):
+        study_and_settings(None, base | {"prototype_noise": 0.3, "prototype_every": 1})
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"epsilon": 8.0, "noise_multiplier": 1.0}, "one follows from the other"),
+        ({"epsilon": -1.0}, "a number above 0"),
+        ({"epsilon": 8.0, "norm": "batch"}, "mixes patients"),
+        ({"epsilon": 8.0, "method": "pooled"}, "sends nothing"),
+        ({"clip": 0.1}, "noise_multiplier: Field required"),
+    ],
+)
+def test_private_studies_that_cannot_be(flags: dict[str, object], said: str) -> None:
+    with pytest.raises(StudyError, match=said):
+        study_and_settings(None, flags)
+
+
+def test_the_template_shows_how_to_ask_for_privacy(tmp_path: Path) -> None:
+    text = TEMPLATE.replace("## ", "")
+    found = study_and_settings(write(tmp_path, text), {})[0].privacy
+    assert found is not None
+    shown = found.model_copy(update={"noise_multiplier": 1.0, "prototype_noise": None})
+    assert shown == Privacy(noise_multiplier=1.0)
+    assert found.prototype_noise == 16.0

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from fedbcs_secure.data.check import check
-from fedbcs_secure.study import DataContract
+from fedbcs_secure.sections import DataContract
 
 SMALL = DataContract(size_px=16)
 

@@ -17,7 +17,7 @@ from PIL import Image
 from fedbcs_secure.data.images import load_image, load_pair, read_raw, restore_mask, save_mask
 from fedbcs_secure.data.raw import MAX_SIDE_PX
 from fedbcs_secure.errors import DataError
-from fedbcs_secure.study import DataContract
+from fedbcs_secure.sections import DataContract
 
 SQUARE = DataContract(size_px=32)
 

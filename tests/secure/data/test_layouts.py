@@ -12,7 +12,7 @@ from PIL import Image
 from fedbcs_secure.data.layouts import detect_layout, read_nuclei, read_prostate
 from fedbcs_secure.data.sources import contract_for, load
 from fedbcs_secure.errors import DataError
-from fedbcs_secure.study import DataContract
+from fedbcs_secure.sections import DataContract
 
 PROSTATE = DataContract(size_px=32, scaling="percentile99", volume="stack3")
 

@@ -14,7 +14,7 @@ from PIL import Image
 from fedbcs_secure.data.records import Dataset, Split, pseudonym
 from fedbcs_secure.data.sources import contract_for, detect, load
 from fedbcs_secure.errors import DataError
-from fedbcs_secure.study import DataContract
+from fedbcs_secure.sections import DataContract
 
 SMALL = DataContract(size_px=16)
 

@@ -1,0 +1,105 @@
+"""A site's release of a round under differential privacy: booked in its ledger, then formed (DP-5).
+
+What is stored and repeated is the very vector that is masked or encrypted, so a restarted site, or
+another attempt, sends the same integers, and no noise is drawn twice for one round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fedbcs_protocols.ring import Words
+from fedbcs_secure.errors import LedgerError, PrivacyError
+from fedbcs_secure.federation.layout import Layout, entry
+from fedbcs_secure.federation.rounds import Parties
+from fedbcs_secure.federation.state import GlobalState
+from fedbcs_secure.learning.private import PrivateRound
+from fedbcs_secure.learning.private_prototypes import PrototypeMechanism
+from fedbcs_secure.privacy.ledger import Claim, Ledger
+from fedbcs_secure.privacy.policy import PolicyRefused, refuse_study
+from fedbcs_secure.privacy.schedule import round_events
+from fedbcs_secure.study import Study
+
+
+@dataclass(frozen=True)
+class Books:
+    """A site's ledger, and the identifiers of all patients that it trains on in this study."""
+
+    ledger: Ledger = field(repr=False)
+    patients: frozenset[str] = field(repr=False)
+
+    def admit(self, study: Study) -> None:
+        """Return if the site's policy allows the study's terms. Raises :class:`PolicyRefused`."""
+        privacy = study.privacy
+        if privacy is None:
+            return
+        noises, clips = [privacy.noise_multiplier], [privacy.clip]
+        if privacy.prototype_noise is not None:
+            noises.append(privacy.prototype_noise)
+            clips.append(privacy.prototype_clip)
+        try:
+            refuse_study(
+                self.ledger.policy,
+                study=study.digest,
+                noise_multiplier=min(noises),
+                clip=max(clips),
+                sites=study.terms[0],
+                protection=study.protection,
+                unit=privacy.unit,
+                delta=privacy.delta,
+                shared=privacy.noise == "shared",
+            )
+        except PolicyRefused as refusal:
+            self.ledger.refuse(study.digest, 0, refusal.reason)
+            raise
+
+    def release(self, parties: Parties, state: GlobalState, make: Callable[[], Words]) -> Words:
+        """This round's vector (N,) uint32: new, or the same as before.
+
+        Raises :class:`PolicyRefused` when the budget or the policy forbids it, and
+        :class:`LedgerError` when something is wrong with the ledger.
+        """
+        cost = round_events(parties.study, state.round)
+        claim = Claim(
+            # The document that staff approved; whoever plays its parties.
+            study=parties.study.digest,
+            round=state.round,
+            state=state.digest,
+            events=cost.joint,
+            alone=cost.own,
+            patients=self.patients,
+        )
+        data = self.ledger.release(claim, lambda: make().astype("<u4").tobytes())
+        vector = np.frombuffer(data, "<u4").astype(np.uint32)
+        if vector.size != parties.plan.length:
+            raise LedgerError("what was booked for this round is of another length than its vector")
+        return vector
+
+    def finished(self, study: Study, before_round: int) -> None:
+        """The bytes of rounds that are over need not be kept; what they cost stays."""
+        self.ledger.forget(study.digest, before_round)
+
+
+def private_round(study: Study, plan: Layout, site: str, round_index: int) -> PrivateRound | None:
+    """What a site's training in this round needs beside the state; None without ``[privacy]``."""
+    privacy = study.privacy
+    if privacy is None:
+        return None
+    nominal = entry(study, site).patients
+    if nominal is None:
+        raise PrivacyError(f"the roster says no nominal number of patients for {site}")
+    slots = tuple((s.view, s.label) for s in plan.slots if site in s.holders)
+    release = None
+    if round_index in study.prototype_rounds and privacy.prototype_noise is not None and slots:
+        release = PrototypeMechanism(
+            slots=slots,
+            width=plan.fused_channels,
+            clip=privacy.prototype_clip,
+            presence=privacy.presence,
+            noise_multiplier=privacy.prototype_noise,
+            parts=study.noise_shares,
+        )
+    return PrivateRound(nominal, release)
