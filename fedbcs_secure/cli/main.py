@@ -22,6 +22,7 @@ from fedbcs_secure.cli import (
     evaluate,
     init,
     keygen,
+    lint,
     plan,
     predict,
     simulate,
@@ -45,6 +46,7 @@ app.command("simulate", epilog=simulate.EPILOG)(simulate.simulate)
 app.command("init", epilog=init.EPILOG)(init.init)
 app.command("keygen", epilog=keygen.EPILOG)(keygen.keygen)
 app.command("plan", epilog=plan.EPILOG)(plan.plan)
+app.command("lint", epilog=lint.EPILOG)(lint.lint)
 app.command("budget", epilog=budget.EPILOG)(budget.budget)
 app.command("evaluate", epilog=evaluate.EPILOG)(evaluate.evaluate)
 app.command("predict", epilog=predict.EPILOG)(predict.predict)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from command_line import run
 
-VERBS = ("demo", "simulate", "init", "plan", "budget", "evaluate", "predict", "doctor")
+VERBS = ("demo", "simulate", "init", "plan", "lint", "budget", "evaluate", "predict", "doctor")
 
 
 def test_help_lists_every_verb_quickly() -> None:
