@@ -53,6 +53,8 @@ class ModelConfig(Section):
     """Style recalibration: none; encoder levels 1-3; every encoder and decoder level."""
     fused_width: int | None = Field(None, ge=2, le=1024)
     """Channels of one fused level (d); None: 16 for gentle alignment, 8·width for faithful."""
+    initial: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+    """SHA-256 of the weights that the study starts from, as of a model file; None: its seed's."""
 
 
 class Training(Section):

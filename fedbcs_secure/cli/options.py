@@ -118,7 +118,7 @@ FLAGS: dict[str, tuple[str, ...]] = {
         name: ("simulate", name)
         for name in (
             "data", "out", "sites", "fold", "patients", "slices", "severity", "device",
-            "precision", "threads", "overlays", "tensorboard", "drop", "cap",
+            "precision", "threads", "overlays", "tensorboard", "drop", "cap", "init",
         )
     },
 }  # fmt: skip

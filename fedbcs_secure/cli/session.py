@@ -54,6 +54,7 @@ def execute(
             drops_of,
             with_roster,
         )
+        from fedbcs_secure.federation.starting import given_weights, keep, naming
         from fedbcs_secure.learning.device import set_threads
         from fedbcs_secure.learning.learner import Learner
     if resume is None:
@@ -74,7 +75,17 @@ def execute(
                 "data_digest": digest,
             }
         )
+        with console.status("preparing …") as status:
+            weights = given_weights(
+                study,
+                settings,
+                lambda done, total: status.update(
+                    f"pre-training on the public synthetic set: epoch {done} of {total}"
+                ),
+            )
+        study = naming(study, weights)
         folder = RunFolder.create(out, study, settings)
+        keep(folder.path, study, weights)
     else:
         folder = RunFolder.open(resume)
         if folder.finished:

@@ -24,7 +24,7 @@ fedbcs-secure simulate --data synthetic-mri --sites A,B,C --seed 3
 
 fedbcs-secure simulate --protection ckks
 
-fedbcs-secure simulate --epsilon 8 --clip 0.1 --rounds 20
+fedbcs-secure simulate --epsilon 8 --clip 0.1 --rounds 20 --init synthetic
 
 fedbcs-secure simulate --sites A,B,C,D --drop A@masked_input:2 --drop B@share:3
 
@@ -65,6 +65,14 @@ def simulate(
     ] = None,
     resume: Annotated[
         Path | None, _what(metavar="RUN", help="Go on with an interrupted run.")
+    ] = None,
+    init: Annotated[
+        str | None,
+        _what(
+            metavar="synthetic|MODEL",
+            help="Start from weights pre-trained on the public synthetic set (another modality "
+            "than the data's, or name one), or from a model file.",
+        ),
     ] = None,
     overlays: Annotated[
         int | None, _what(help="Test patients a site to draw at the end. [dim](3)[/]")
@@ -214,7 +222,7 @@ def simulate(
         "noise_multiplier": noise_multiplier, "clip": clip, "sampling_rate": sampling_rate,
         "private_steps": private_steps, "copies": copies, "unit": unit,
         "prototype_noise": prototype_noise, "prototype_every": prototype_every, "noise": noise,
-        "cap": cap,
+        "cap": cap, "init": init,
     }  # fmt: skip
     if resume is None:
         document, settings = o.study_and_settings(study, flags)

@@ -43,6 +43,9 @@ class SimulationSettings(BaseModel):
     def _one_or_many(cls, value: object) -> object:
         return (value,) if isinstance(value, str) else value
 
+    init: str | None = None
+    """What to start from: ``synthetic`` (pre-trained on the public synthetic set), one of its
+    names, or a model file; None: the study's seed."""
     cap: float | None = Field(None, gt=0, le=1000)
     """Each simulated site's own cap on epsilon; None: what the study costs."""
     data_digest: str | None = None

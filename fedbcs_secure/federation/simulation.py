@@ -39,6 +39,7 @@ from fedbcs_secure.federation.memory import MemoryFederation, RoundOutcome
 from fedbcs_secure.federation.rounds import Train
 from fedbcs_secure.federation.runfolder import RunFolder
 from fedbcs_secure.federation.settings import SimulationSettings
+from fedbcs_secure.federation.starting import starting_weights
 from fedbcs_secure.federation.state import GlobalState
 from fedbcs_secure.learning.evaluate import SiteMetrics, summarise
 from fedbcs_secure.learning.learner import Learner
@@ -117,7 +118,8 @@ class Simulation:
         names = self._learners()
         states = self.folder.load_states(names, self.study)
         if states is None:
-            start = initial_state(self.study, plan, self.learner.initial_weights())
+            weights = starting_weights(self.study, self.folder.path, self.learner)
+            start = initial_state(self.study, plan, weights)
             states = dict.fromkeys(names, start)
         first = next(iter(states.values())).round
         self.folder.forget_metrics_from(first)

@@ -35,7 +35,8 @@ def test_quoted_clauses_exist() -> None:
     assert {"SA", "WI", "CO", "RO", "VS", "GK", "CK"} <= set(PAGES)
     quoted = _quoted([PACKAGE, FEDERATION, TESTS])
     assert any(clause.startswith("RO") for clause in quoted)
-    assert quoted <= stated
+    # DP are those of docs/privacy.md, with a test of their own.
+    assert {clause for clause in quoted if not clause.startswith("DP")} <= stated
 
 
 @pytest.mark.parametrize("letters", sorted(PAGES))
