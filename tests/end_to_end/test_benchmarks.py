@@ -17,6 +17,7 @@ QUICK = {
                   "--size", "32", "--patients", "4", "--growth", "4,33"),
     "ckks.py": ("--quick",),
     "noise.py": ("--quick",),
+    "dpsgd.py": ("--repeats", "1", "--width", "4", "--size", "32"),
     "methods.py": ("--rounds", "1", "--width", "4", "--size", "32", "--patients", "5", "--slices",
                    "1"),
 }  # fmt: skip
@@ -31,6 +32,7 @@ KEYS = {
     "ckks.py": {"upload_bytes_per_parameter", "download_bytes_per_parameter", "encrypt_speedup",
                 "add_speedup", "decrypt_speedup", "peak_site_mb", "peak_combiner_mb", "tag_ms",
                 "noise_ratio", "nvflare_encrypt_speedup", "key_stage_ms_n4"},
+    "dpsgd.py": {"dp_time_ratio", "private_s", "plain_s"},
     "noise.py": {"wide_ns", "float_ns", "wide_over_float", "opendp_s_1e5",
                  "discrete_gaussian_s_1e5_sigma_4", "discrete_gaussian_s_1e5_sigma_64"},
     "methods.py": {"mean_dice", "worst_dice"},
