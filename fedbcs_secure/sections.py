@@ -103,7 +103,7 @@ class Privacy(Section):
 
     unit: Literal["patient", "slice"] = "patient"
     """``slice`` hides single images only, which is weaker: a patient with several is shown more."""
-    noise_multiplier: float = Field(gt=0, le=1e4)
+    noise_multiplier: float = Field(gt=0, le=200)
     """Standard deviation of the noise of a step over the clip."""
     clip: float = Field(0.2, gt=0, le=1e6)
     """Largest L2 length of the gradient of a patient; near the median length is best."""
@@ -117,9 +117,9 @@ class Privacy(Section):
     """Augmented copies of each slice whose gradients are averaged before the clip."""
     average: float = Field(0.0, ge=0, lt=1)
     """Decay of the running mean of a round's weights that is sent in place of the last; 0: last."""
-    delta: float = Field(1e-5, gt=0, lt=0.01)
+    delta: float = Field(1e-5, ge=1e-9, lt=0.01)
     """Epsilon is stated at this delta."""
-    prototype_noise: float | None = Field(None, gt=0, le=1e4)
+    prototype_noise: float | None = Field(None, ge=0.5, le=100)
     """Noise multiplier of a release of prototypes; None: they are not sent, and nothing aligned."""
     prototype_every: int = Field(5, ge=1, le=1000)
     """Rounds from one release of prototypes to the next."""

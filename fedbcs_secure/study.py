@@ -124,6 +124,18 @@ class Study(Section):
                 'privacy.noise = "shared" relies on nobody seeing less than the sum: it needs '
                 'protection = "secagg"'
             )
+        if privacy.noise == "shared" and self.max_reused_states:
+            raise ValueError(
+                'privacy.noise = "shared": two sums over one state differ by a single site, with '
+                "its own noise alone; max_reused_states must be 0"
+            )
+        if privacy.unit == "slice" and (
+            self.data.volume == "stack3" or self.data.scaling != "fixed"
+        ):
+            raise ValueError(
+                'privacy.unit = "slice" needs slices that do not depend on each other: '
+                'data.volume = "slices" and data.scaling = "fixed"'
+            )
         missing = [entry.name for entry in self.roster if entry.patients is None]
         if missing:
             raise ValueError(

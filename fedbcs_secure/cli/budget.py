@@ -114,6 +114,8 @@ def _opened(
 
         secrets = load(site_dir, unlocking(site_dir, passphrase_file))
         identity, storage_key = secrets.identity, secrets.storage_key
+        if not (site_dir / POLICY).exists():
+            policy = _last_policy(site_dir / LEDGER)
     ledger = Ledger.open(
         site_dir / LEDGER,
         head=head or site_dir / HEAD,
@@ -127,7 +129,7 @@ def _opened(
 
 
 def _last_policy(path: Path) -> Any:
-    """A simulated site has no site.toml: its policy is the one that its ledger knows."""
+    """Without a site.toml the policy is the one that the ledger knows: looking changes nothing."""
     from fedbcs_secure.privacy.chain import Entry, PolicyChange
     from fedbcs_secure.privacy.policy import build_policy
     from fedbcs_secure.privacy.store import Store
@@ -194,23 +196,26 @@ def _finite(value: Any) -> Any:
 
 
 def _show(state: dict[str, Any], console: Console) -> None:
+    from fedbcs_secure.privacy.accountant import shown
+
+    spent, local = shown(state["epsilon"]), shown(state["local_epsilon"])
     console.print(
-        f"spent  epsilon {state['epsilon']:.3f} of {state['cap']:g} at delta {state['delta']:g}, "
-        "by the patient worst off",
+        f"spent  epsilon {spent} of {state['cap']:g} at delta {state['delta']:g}, by the patient "
+        "worst off",
         soft_wrap=True,
     )
     if state["local_cap"] is not None:
         console.print(
-            f"       {state['local_epsilon']:.3f} of {state['local_cap']:g} if no other site adds "
-            "its noise",
+            f"       {local} of {state['local_cap']:g} if no other site adds its noise",
             soft_wrap=True,
         )
-    console.print(f"left   {state['remaining']:.3f}; epsilons of studies do not simply add up")
+    left = math.floor(state["remaining"] * 1000) / 1000
+    console.print(f"left   {left:.3f}; epsilons of studies do not simply add up")
     if "next" in state:
         after = state["next"]
         verdict = "allowed" if after["within_cap"] else "[bold red]above the cap[/]"
         name = escape(after["study"])
-        console.print(f"next   {name} would lead to {after['epsilon']:.3f}: {verdict}")
+        console.print(f"next   {name} would lead to {shown(after['epsilon'])}: {verdict}")
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("entry", "time", "what", "study", "round"):
         table.add_column(title, justify="right" if title in ("entry", "round") else "left")

@@ -181,12 +181,15 @@ def _as_dict(row: Planned) -> dict[str, object]:
 
 def _show(row: Planned, console: Console) -> None:
     from fedbcs_secure.privacy.accountant import shown
+    from fedbcs_secure.privacy.calibration import rounded_up
 
     p, f = row.plan, row.figures
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bold")
     grid.add_column()
-    grid.add_row("noise multiplier", f"{row.noise_multiplier:.4g} times the clip, in each step")
+    grid.add_row(
+        "noise multiplier", f"{rounded_up(row.noise_multiplier):g} times the clip, in each step"
+    )
     prv = "none" if f.epsilon_prv is None else shown(f.epsilon_prv)
     grid.add_row(
         "epsilon",
@@ -237,6 +240,7 @@ def _meaning(row: Planned) -> str:
 
 def _show_table(rows: list[Planned], console: Console) -> None:
     from fedbcs_secure.privacy.accountant import shown
+    from fedbcs_secure.privacy.calibration import rounded_up
 
     p = rows[0].plan
     title = (
@@ -250,7 +254,7 @@ def _show_table(rows: list[Planned], console: Console) -> None:
         prv = row.figures.epsilon_prv
         table.add_row(
             shown(row.figures.epsilon_pld),
-            f"{row.noise_multiplier:.4g}",
+            f"{rounded_up(row.noise_multiplier):g}",
             "–" if prv is None else shown(prv),
             shown(row.figures.epsilon_rdp),
             shown(row.epsilon_training),

@@ -257,15 +257,17 @@ def _privacy_line(sites: Mapping[str, Mapping[str, Any]]) -> str:
     spent = [row["privacy"] for row in sites.values() if "privacy" in row]
     if not spent:
         return ""
+    from fedbcs_secure.privacy.accountant import shown
+
     worst = max(spent, key=lambda said: said["epsilon"])
     unit = worst["unit"]
     weaker = " (weaker than patient)" if unit == "slice" else ""
     line = (
-        f"differential privacy: epsilon {worst['epsilon']:.3f} at delta {worst['delta']:g} for "
+        f"differential privacy: epsilon {shown(worst['epsilon'])} at delta {worst['delta']:g} for "
         f"each {unit}{weaker} of a site, noise multiplier {worst['noise_multiplier']:g}"
     )
     if worst["local_epsilon"] > worst["epsilon"]:
-        line += f"; {worst['local_epsilon']:.3f} if no other site adds noise"
+        line += f"; {shown(worst['local_epsilon'])} if no other site adds noise"
     return line
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -21,7 +21,8 @@ class Patient:
 
     ``images`` is (S, C, H, W) float32 in [0, 1]; ``masks`` is (S, H, W) uint8 class indices,
     0 = background; ``spacing_mm`` is the (row, column) pixel size after resizing, where known.
-    ``patient`` is a pseudonym (see :func:`pseudonym`), unique within the site.
+    ``patient`` is a pseudonym (see :func:`pseudonym`), unique within the site; ``source_id`` is the
+    source's own name of the patient, for the site's ledger and nothing else.
     """
 
     site: str
@@ -29,6 +30,7 @@ class Patient:
     images: NDArray[np.float32]
     masks: NDArray[np.uint8]
     spacing_mm: tuple[float, float] | None = None
+    source_id: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
         if self.images.ndim != 4 or self.images.dtype != np.float32:
@@ -41,6 +43,11 @@ class Patient:
     def slices(self) -> int:
         """S."""
         return int(self.images.shape[0])
+
+    @property
+    def known_as(self) -> str:
+        """The name that does not change with the site's name in a study or a manifest."""
+        return self.source_id or self.patient
 
 
 @dataclass(frozen=True, eq=False)

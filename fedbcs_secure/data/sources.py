@@ -190,6 +190,7 @@ def read_patient(
         images=np.concatenate([pair.images for pair in pairs]),
         masks=np.concatenate([pair.masks for pair in pairs]),
         spacing_mm=_one_spacing(pairs),
+        source_id=files.patient_id,
     )
     return PatientRead(patient, (), facts)
 

@@ -6,6 +6,7 @@ another attempt, sends the same integers, and no noise is drawn twice for one ro
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -16,10 +17,11 @@ from fedbcs_secure.errors import LedgerError, PrivacyError
 from fedbcs_secure.federation.layout import Layout, entry
 from fedbcs_secure.federation.rounds import Parties
 from fedbcs_secure.federation.state import GlobalState
+from fedbcs_secure.learning.local import LocalResult
 from fedbcs_secure.learning.private import PrivateRound
 from fedbcs_secure.learning.private_prototypes import PrototypeMechanism
 from fedbcs_secure.privacy.ledger import Claim, Ledger
-from fedbcs_secure.privacy.policy import PolicyRefused, refuse_study
+from fedbcs_secure.privacy.policy import PolicyRefused, Reason, refuse_study
 from fedbcs_secure.privacy.schedule import round_events
 from fedbcs_secure.study import Study
 
@@ -35,7 +37,13 @@ class Books:
         """Return if the site's policy allows the study's terms. Raises :class:`PolicyRefused`."""
         privacy = study.privacy
         if privacy is None:
-            return
+            # DP-6.3: what is not noised cannot be booked, and a ledger that leaves it out is false.
+            self.ledger.refuse(study.digest, 0, Reason.NOISE, math.inf)
+            raise PolicyRefused(
+                Reason.NOISE,
+                "this site keeps a privacy ledger, and the study has no [privacy]: it would show "
+                "patients without noise. The site takes no part in this study",
+            )
         noises, clips = [privacy.noise_multiplier], [privacy.clip]
         if privacy.prototype_noise is not None:
             noises.append(privacy.prototype_noise)
@@ -79,8 +87,11 @@ class Books:
         return vector
 
     def finished(self, study: Study, before_round: int) -> None:
-        """The bytes of rounds that are over need not be kept; what they cost stays."""
-        self.ledger.forget(study.digest, before_round)
+        """The bytes of rounds before the last need not be kept; what they cost stays.
+
+        Those of the last must be: the state that follows it may not be on the disk yet.
+        """
+        self.ledger.forget(study.digest, max(before_round - 1, 0))
 
 
 def private_round(study: Study, plan: Layout, site: str, round_index: int) -> PrivateRound | None:
@@ -103,3 +114,15 @@ def private_round(study: Study, plan: Layout, site: str, round_index: int) -> Pr
             parts=study.noise_shares,
         )
     return PrivateRound(nominal, release)
+
+
+def check_events(study: Study, round_index: int, result: LocalResult) -> None:
+    """Raise :class:`PrivacyError` unless training did what was booked, or released less of it.
+
+    A site that holds no aligned class has no prototypes to release.
+    """
+    booked = round_events(study, round_index)
+    if result.events not in (booked.own, booked.steps):
+        raise PrivacyError(
+            "this round's training released something else than the study says; nothing is sent"
+        )

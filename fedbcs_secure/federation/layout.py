@@ -13,6 +13,8 @@ from fedbcs_secure.learning.weights import TensorSpec
 from fedbcs_secure.sections import SiteEntry
 from fedbcs_secure.study import MAX_SHARE, Study
 
+SHARE_STEPS = 4
+"""Steps of the codec that the deviation of a share of noise has at least."""
 NOISE_ROOM = 6
 """Standard deviations of noise that a value's range has room for; what is beyond is clipped."""
 
@@ -74,11 +76,38 @@ def layout(study: Study, tensors: Sequence[TensorSpec], fused_channels: int) -> 
             for label in range(study.data.classes):
                 holders = tuple(s.name for s in study.roster if label in s.classes)
                 slot = PrototypeSlot(view, label, holders)
-                if len(holders) >= study.fewest_holders and _is_mixed(study, slot):
-                    slots.append(slot)
+                if len(holders) < study.fewest_holders or not _is_mixed(study, slot):
+                    continue
+                # DP-4.5: who does not hold a class adds no noise to its sum.
+                if _is_shared(study) and len(holders) < len(study.roster):
+                    continue
+                slots.append(slot)
+    _check_shares(study, slots)
     privacy = study.privacy
     counted = privacy is not None and privacy.presence > 0
     return Layout(tuple(tensors), tuple(slots), fused_channels, privacy is not None, counted)
+
+
+def _is_shared(study: Study) -> bool:
+    return study.privacy is not None and study.privacy.noise == "shared"
+
+
+def _check_shares(study: Study, slots: Sequence[PrototypeSlot]) -> None:
+    """Raise :class:`StudyError` where quantising a share of noise would undo some of it (DP-4.5).
+
+    Sites quantise before they add up, with public rounding: shares much finer than a step vanish.
+    """
+    privacy = study.privacy
+    if privacy is None or privacy.prototype_noise is None or not slots or not _is_shared(study):
+        return
+    share = privacy.prototype_clip * privacy.prototype_noise / math.sqrt(study.noise_shares)
+    step = max(2.0 ** (ceil_log2(_prototype_reach(study, s)) + 1) for s in slots)
+    if share < SHARE_STEPS * step / 2**study.codec.bits:
+        raise StudyError(
+            "privacy: a site's share of the noise on prototypes is less than "
+            f"{SHARE_STEPS} steps of the codec; use more codec.bits, more prototype_noise, or "
+            'noise = "site"'
+        )
 
 
 def _is_mixed(study: Study, slot: PrototypeSlot) -> bool:

@@ -67,7 +67,7 @@ def opened(
                 policy=policies[name],
             )
             stack.callback(ledger.close)
-            patients = frozenset(p.patient for p in dataset.cohorts[name].train)
+            patients = frozenset(p.known_as for p in dataset.cohorts[name].train)
             books[name] = Books(ledger, patients)
         yield books
 

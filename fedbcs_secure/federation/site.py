@@ -16,7 +16,7 @@ from fedbcs_protocols.ring import Words
 from fedbcs_protocols.secagg import Guard, MarkKeeper
 from fedbcs_protocols.secagg.outcome import SUM_SEQUENCE
 from fedbcs_protocols.wire import Frame, Kind, Limits, decode, expect_sequence, open_frame, seal
-from fedbcs_secure.federation.booking import Books
+from fedbcs_secure.federation.booking import Books, check_events
 from fedbcs_secure.federation.checkpoint import (
     CHECKPOINT_SEQUENCE,
     RESTORE_SEQUENCE,
@@ -60,9 +60,9 @@ class SiteRunner:
         books: Books | None = None,
     ) -> None:
         _admit(guard, parties, name)
-        if parties.study.privacy is not None:
-            if books is None:
-                raise Refused("a study with [privacy] needs this site's ledger, and there is none")
+        if parties.study.privacy is not None and books is None:
+            raise Refused("a study with [privacy] needs this site's ledger, and there is none")
+        if books is not None:
             books.admit(parties.study)
         self._books = books
         self.name = name
@@ -196,6 +196,8 @@ class SiteRunner:
         """This round's vector. Under differential privacy the noise is in it already."""
         parties = self._parties
         result = self._train(self.name, self.state)
+        if parties.study.privacy is not None:
+            check_events(parties.study, self.state.round, result)
         update = form_update(result, self.state, parties.plan, self.name)
         quantised = encode(update, self.state, parties.plan, parties.study, self.name)
         self.clipped = quantised.clipped

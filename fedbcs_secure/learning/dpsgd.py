@@ -55,7 +55,7 @@ def on_grid(gradient: Sequence[Tensor], clip: float, limit: int) -> list[Tensor]
     Truncation is toward zero, so it never lengthens; rounding does (DP-3.2). None if the gradient
     is not finite: the patient then contributes nothing.
     """
-    exact = [part.detach().double() for part in gradient]
+    exact = [_precise(part.detach()) for part in gradient]
     square = float(sum(part.square().sum() for part in exact))
     if not math.isfinite(square):
         return None
@@ -66,6 +66,11 @@ def on_grid(gradient: Sequence[Tensor], clip: float, limit: int) -> list[Tensor]
         if float(sum(part.square().sum() for part in units)) <= limit**2:
             return [part.long() for part in units]
         scale *= 1 - 2.0**-20
+
+
+def _precise(part: Tensor) -> Tensor:
+    """float64, which Apple's devices do not have."""
+    return (part.cpu() if part.device.type == "mps" else part).double()
 
 
 class EventAccountant(IAccountant):
@@ -118,6 +123,8 @@ class PatientOptimizer(DPOptimizer):
             expected_batch_size=expected,
         )
         self.dropped = 0
+        # What a run that broke off may have left would be added to somebody's gradient.
+        self.zero_grad(set_to_none=True)
         self._limit = length_limit(noise_multiplier)
         self._stream, self._noise = stream, noise
 
@@ -131,6 +138,12 @@ class PatientOptimizer(DPOptimizer):
         self.clip_and_accumulate()
         for parameter in self.params:
             parameter.grad_sample = None
+
+    def drop(self) -> None:
+        """Take nothing of a patient whose data break the computation (DP-3.4)."""
+        for parameter in self.params:
+            parameter.grad = None
+        self.dropped += 1
 
     def clip_and_accumulate(self) -> None:
         samples = [parameter.grad_sample for parameter in self.params]
@@ -148,10 +161,10 @@ class PatientOptimizer(DPOptimizer):
         drawn = torch.from_numpy(self._noise(sum(sizes), self._stream)).split(sizes)
         grid = self.max_grad_norm / self._limit
         for parameter, noise in zip(self.params, drawn, strict=True):
-            total = noise.view_as(parameter).to(parameter.device)
+            total = noise.view_as(parameter)
             if parameter.summed_grad is not None:
-                total = total + parameter.summed_grad
-            parameter.grad = (total.double() * grid).to(parameter.dtype)
+                total = total.to(parameter.summed_grad.device) + parameter.summed_grad
+            parameter.grad = (total.double() * grid).to(parameter.dtype).to(parameter.device)
 
     def step(self, closure: Callable[[], float] | None = None) -> None:
         """One noisy step over what was taken. A step without patients is a step (DP-3.1)."""

@@ -41,6 +41,8 @@ class Learner:
         self.runtime = choose(device, precision)
         self._network = UNet(NetworkConfig.of(study)).to(self.runtime.device)
         self.tensors: tuple[TensorSpec, ...] = tensor_specs(self._network)
+        # Now: some of it is read off the network, which training changes.
+        self._initial = initial_weights(self._network, study.seed)
 
     @property
     def parameters(self) -> int:
@@ -54,7 +56,7 @@ class Learner:
 
     def initial_weights(self) -> NDArray[np.float32]:
         """(P,) of round 0, from the study's seed: the same for every party."""
-        return initial_weights(self._network, self.study.seed)
+        return self._initial.copy()
 
     def train(
         self,

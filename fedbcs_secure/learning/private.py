@@ -6,6 +6,7 @@ update, its mean over the steps, the features of the next release, costs nothing
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,9 @@ from fedbcs_secure.privacy.randomness import SecretStream
 from fedbcs_secure.sections import Privacy
 from fedbcs_secure.study import Study
 
+_BROKEN = (RuntimeError, ValueError, IndexError)
+"""What the arrays of one patient can end in; memory that is too small among it."""
+
 
 @dataclass(frozen=True)
 class Unit:
@@ -52,6 +56,8 @@ class PrivateRound:
     nominal: int
     release: PrototypeMechanism | None = None
     stream: SecretStream = field(default_factory=SecretStream.fresh)
+    repeatable: bool = False
+    """NOT PRIVATE, for tests: a stream that anybody can compute is taken."""
 
 
 def units_of(patients: Sequence[Patient], privacy: Privacy) -> tuple[Unit, ...]:
@@ -82,6 +88,8 @@ def train_privately(
     privacy, stream, release = study.privacy, private.stream, private.release
     if privacy is None:
         raise PrivacyError("this study has no [privacy]")
+    if not (stream.private or private.repeatable):
+        raise PrivacyError("this noise can be repeated by anybody: it is for tests")
     check_network(network)
     started = time.perf_counter()
     load_flat(network, weights)
@@ -105,8 +113,14 @@ def train_privately(
         for unit, chosen in zip(units, taken, strict=True):
             if chosen:
                 moment = (round_index * privacy.steps + step) * privacy.copies
-                images, labels = _batch(unit, study, privacy, site, moment, stream)
-                losses.append(_gradient(network, images, labels, align, runtime))
+                try:
+                    images, labels = _batch(unit, study, privacy, site, moment, stream)
+                    loss = _gradient(network, images, labels, align, runtime)
+                except _BROKEN:
+                    # DP-3.4: whether there is a release must not depend on one patient.
+                    optimizer.drop()
+                    continue
+                losses.append(loss)
                 optimizer.take()
         optimizer.step()
         if anchor is not None:
@@ -157,7 +171,7 @@ def _batch(
                     study.seed,
                     site=site,
                     patient=unit.patient.patient,
-                    index=int(index),
+                    index=_name(unit, int(index), privacy),
                     epoch=moment + copy,
                 )
                 image, mask = augmentation(image, mask, key)
@@ -167,6 +181,14 @@ def _batch(
         torch.from_numpy(np.stack(images)),
         torch.from_numpy(np.stack(masks).astype(np.int64)),
     )
+
+
+def _name(unit: Unit, index: int, privacy: Privacy) -> int:
+    """What a slice's views are drawn by; where slices are units, nothing that others change."""
+    if privacy.unit == "patient":
+        return index
+    image = np.ascontiguousarray(unit.patient.images[index])
+    return int.from_bytes(hashlib.sha256(image.data).digest()[:4], "big")
 
 
 def _gradient(
@@ -204,13 +226,17 @@ def _prototypes(
 ) -> NDArray[np.int64]:
     total = np.zeros(release.size, np.int64)
     for unit in units:
-        means, present = patient_means(
-            network,
-            unit.patient.images[list(unit.slices)],
-            unit.patient.masks[list(unit.slices)],
-            release.slots,
-            study.data.classes,
-            runtime,
-        )
+        try:
+            means, present = patient_means(
+                network,
+                unit.patient.images[list(unit.slices)],
+                unit.patient.masks[list(unit.slices)],
+                release.slots,
+                study.data.classes,
+                runtime,
+            )
+        except _BROKEN:
+            # DP-4.3: as a patient without any of the classes.
+            continue
         total += release.contribution(means, present)
     return total

@@ -26,7 +26,7 @@ from fedbcs_secure.privacy.discrete_gaussian import discrete_gaussian, round_up
 from fedbcs_secure.privacy.events import Events, Gaussian
 from fedbcs_secure.privacy.randomness import SecretStream
 
-GRID = 1 << 16
+GRID = 1 << 15
 """L: units that stand for the clip."""
 
 _HUGE = 1e100

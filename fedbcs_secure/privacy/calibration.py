@@ -22,6 +22,15 @@ _NOTHING: Mapping[str, Events] = MappingProxyType({})
 _TRIES = 60
 
 
+def rounded_up(noise: float) -> float:
+    """In four digits, upward: what a person reads and types in again is enough (DP-1.7)."""
+    digits = 3 - math.floor(math.log10(noise)) if noise > 0 else 0
+    near = round(noise, digits)
+    if near < noise * (1 - 1e-12):
+        near = math.ceil(noise * 10.0**digits) / 10.0**digits
+    return near
+
+
 def noise_multiplier(
     target_epsilon: float,
     delta: float,

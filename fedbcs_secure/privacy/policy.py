@@ -68,7 +68,7 @@ class SitePolicy(Section):
 
     epsilon: float = Field(8.0, gt=0, le=1000)
     """The most that may be spent on any patient, over all studies together, at ``delta``."""
-    delta: float = Field(1e-5, ge=1e-10, lt=0.01)
+    delta: float = Field(1e-5, ge=1e-9, lt=0.01)
     """Where epsilon is measured; a study may not state its own at a larger one."""
     local_epsilon: float | None = Field(None, gt=0, le=100_000)
     """The same cap for noise that several sites share, if no other site adds any. None: such

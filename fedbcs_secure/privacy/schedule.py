@@ -22,6 +22,8 @@ class Guarantee:
     """Only this site's own noise: whoever else colludes."""
     joint: Events
     """At most c sites collude with the server, and the others add their shares (DP-4.5)."""
+    steps: Events
+    """Training alone."""
 
 
 def round_events(study: Study, round_index: int) -> Guarantee:
@@ -41,11 +43,12 @@ def _guarantee(study: Study, rounds: int, releases: int) -> Guarantee:
     privacy = _privacy(study)
     steps = Gaussian(privacy.noise_multiplier, privacy.sampling_rate).times(privacy.steps * rounds)
     if not releases or privacy.prototype_noise is None:
-        return Guarantee(steps, steps)
+        return Guarantee(steps, steps, steps)
     noise, shares = privacy.prototype_noise, study.noise_shares
     return Guarantee(
         own=steps + Gaussian(noise / math.sqrt(shares)).times(releases),
         joint=steps + Gaussian(noise).times(releases),
+        steps=steps,
     )
 
 

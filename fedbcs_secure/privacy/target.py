@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from fedbcs_secure.errors import PrivacyError, StudyError
-from fedbcs_secure.privacy.calibration import noise_multiplier
+from fedbcs_secure.privacy.calibration import noise_multiplier, rounded_up
 from fedbcs_secure.privacy.cost import cost
 from fedbcs_secure.privacy.events import Events, Gaussian, total
 from fedbcs_secure.study import build
@@ -36,10 +35,8 @@ def with_noise(tables: dict[str, Any]) -> dict[str, Any]:
         return Gaussian(noise, terms.sampling_rate).times(terms.steps * draft.rounds)
 
     found = noise_multiplier(float(target), terms.delta, made, fixed)
-    # Four digits, upward: what a person reads is what is used.
-    digits = 3 - math.floor(math.log10(found))
-    last = math.ceil(found * 10**digits)
-    while cost(made(last / 10**digits) + total(fixed.values()), terms.delta) > target:
-        last += 1
-    rounded = last / 10**digits
+    # What a person reads is what is used.
+    rounded = rounded_up(found)
+    while cost(made(rounded) + total(fixed.values()), terms.delta) > target:
+        rounded = rounded_up(rounded * (1 + 1e-4))
     return tables | {"privacy": privacy | {"noise_multiplier": rounded}}

@@ -59,8 +59,9 @@ def draw_patient(
         )
         if channels == 1:
             images = _luminance(images)
-    name = pseudonym(site, f"{modality}-{index:04d}")
-    return Patient(site, name, images, masks, spacing)
+    identifier = f"{modality}-{index:04d}"
+    name = pseudonym(site, identifier)
+    return Patient(site, name, images, masks, spacing, identifier)
 
 
 def make_dataset(

@@ -12,7 +12,7 @@ from ledger_support import claim
 from tiny import tiny_simulation
 
 from fedbcs_secure.federation import keyfile
-from fedbcs_secure.privacy.accountant import epsilon
+from fedbcs_secure.privacy.cost import cost
 from fedbcs_secure.privacy.events import Gaussian
 from fedbcs_secure.privacy.ledger import Ledger
 from fedbcs_secure.privacy.policy import PolicyRefused, load_policy
@@ -36,7 +36,7 @@ def state(*arguments: str) -> dict[str, Any]:
 
 def test_a_simulated_site(simulated: Path) -> None:
     said = state("--site-dir", str(simulated / "ledgers" / "B"))
-    expected = epsilon(Gaussian(2.0, 0.5).times(4), 1e-5)
+    expected = cost(Gaussian(2.0, 0.5).times(4), 1e-5)
     assert said["epsilon"] == pytest.approx(expected)
     assert (said["delta"], said["releases"], said["refusals"]) == (1e-5, 2, 0)
     assert said["remaining"] == pytest.approx(0, abs=1e-6)
@@ -60,7 +60,7 @@ def test_what_another_study_would_lead_to(simulated: Path, tmp_path: Path) -> No
     file.write_text("rounds = 3\n[privacy]\nnoise_multiplier = 5\nsampling_rate = 0.5\nsteps = 2\n")
     said = state("--site-dir", str(simulated / "ledgers" / "A"), "--study", str(file))
     both = Gaussian(2.0, 0.5).times(4) + Gaussian(5.0, 0.5).times(6)
-    assert said["next"]["epsilon"] == pytest.approx(epsilon(both, 1e-5))
+    assert said["next"]["epsilon"] == pytest.approx(cost(both, 1e-5))
     assert said["next"]["within_cap"] is False
     text = run("budget", "--site-dir", str(simulated / "ledgers" / "A"), "--study", str(file))
     assert "above the cap" in text.stdout

@@ -32,7 +32,9 @@ def test_a_private_run(tmp_path: Path) -> None:
 
 
 def test_what_people_are_told(tmp_path: Path) -> None:
-    text = simulate(tmp_path, "--unit", "slice").stdout
+    file = tmp_path / "study.toml"
+    file.write_text('[data]\nscaling = "fixed"\n')
+    text = simulate(tmp_path, "--study", str(file), "--unit", "slice").stdout
     assert "differential privacy: epsilon 8.000 at delta 0.0001" in text or "epsilon 7.99" in text
     assert "slice (weaker than patient)" in text
 

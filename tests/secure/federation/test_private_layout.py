@@ -10,6 +10,7 @@ import pytest
 from federation_fixtures import FUSED, TENSORS, make_study
 
 from fedbcs_protocols.codec import levels
+from fedbcs_secure.errors import StudyError
 from fedbcs_secure.federation.booking import private_round
 from fedbcs_secure.federation.combine import initial_state, next_state
 from fedbcs_secure.federation.layout import Layout, initial_exponents, layout
@@ -181,12 +182,40 @@ def test_nothing_but_noised_sums_goes_into_a_private_update() -> None:
         ({"privacy": {"sampling_rate": 1.5}}, "less than or equal to 1"),
         ({"privacy": {"clipp": 1}}, "did you mean clip"),
         ({"privacy": {"delta": 0.5}}, "less than 0.01"),
+        ({"privacy": {"delta": 1e-12}}, "greater than or equal to 0.000000001"),
+        ({"privacy": {"noise": "shared"}, "max_reused_states": 1}, "max_reused_states must be 0"),
+        ({"privacy": {"unit": "slice"}}, 'scaling = "fixed"'),
+        (
+            {"privacy": {"unit": "slice"}, "data": {"scaling": "fixed", "volume": "stack3"}},
+            "do not depend on each other",
+        ),
     ],
 )
 def test_studies_that_would_promise_what_is_not_so(values: dict[str, Any], said: str) -> None:
     """DP-3.5"""
     with pytest.raises(Exception, match=said):
         private(**values)
+
+
+def test_only_classes_that_all_hold_share_their_noise() -> None:
+    """DP-4.5: who does not hold a class adds no noise to its sum."""
+    some = [e | {"classes": [0, 1] if i else [0]} for i, e in enumerate(ROSTER)]
+    more = {"threshold": 4, "colluders": 1, "roster": some}
+    alone = plan_of(private(**more))
+    assert {(s.view, s.label) for s in alone.slots} == {(0, 0), (0, 1), (1, 0), (1, 1)}
+    shared = plan_of(private(privacy={"noise": "shared"}, **more))
+    assert {(s.view, s.label) for s in shared.slots} == {(0, 0), (1, 0)}
+    assert all(len(slot.holders) == 4 for slot in shared.slots)
+
+
+def test_shares_that_the_codec_would_swallow_are_refused() -> None:
+    """DP-4.5: sites quantise before they add up."""
+    many = [e | {"patients": 20_000} for e in ROSTER]
+    coarse = {"codec": {"bits": 8}, "roster": many}
+    plan_of(private(**coarse))
+    with pytest.raises(StudyError, match="4 steps of the codec"):
+        plan_of(private(privacy={"noise": "shared"}, **coarse))
+    plan_of(private(privacy={"noise": "shared"}, roster=many))
 
 
 def test_a_study_without_privacy_is_what_it_was() -> None:

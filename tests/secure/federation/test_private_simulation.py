@@ -16,7 +16,7 @@ from fedbcs_secure.federation.simulated_books import FOLDER, study_policy
 from fedbcs_secure.federation.simulation import Simulation
 from fedbcs_secure.learning import learner as module
 from fedbcs_secure.learning.learner import Learner
-from fedbcs_secure.privacy.accountant import epsilon
+from fedbcs_secure.privacy.cost import cost
 from fedbcs_secure.privacy.events import Gaussian
 from fedbcs_secure.privacy.ledger import Ledger
 from fedbcs_secure.privacy.policy import SitePolicy
@@ -57,7 +57,7 @@ def test_the_summary_says_what_each_site_spent(tmp_path: Path) -> None:
     assert run.study.prototype_rounds == {0, 1}
     for row in summary["sites"].values():
         said = row["privacy"]
-        assert said["epsilon"] == pytest.approx(epsilon(ALL, 1e-5))
+        assert said["epsilon"] == pytest.approx(cost(ALL, 1e-5))
         assert (said["delta"], said["unit"], said["noise_multiplier"]) == (1e-5, "patient", 2.0)
         assert (said["releases"], said["refusals"]) == (3, 0)
         assert said["local_epsilon"] == said["epsilon"]
@@ -102,13 +102,13 @@ def test_an_interrupted_run_spends_nothing_twice(
     assert sorted(done) == [(site, r) for site in run.dataset.sites for r in range(3)]
     assert {row["privacy"]["releases"] for row in summary["sites"].values()} == {3}
     for row in summary["sites"].values():
-        assert row["privacy"]["epsilon"] == pytest.approx(epsilon(ALL, 1e-5))
+        assert row["privacy"]["epsilon"] == pytest.approx(cost(ALL, 1e-5))
 
 
 def test_sites_whose_budget_is_spent_end_the_study_where_too_few_are_left(tmp_path: Path) -> None:
     run = simulation(tmp_path / "run")
     first = Gaussian(2.0, 0.5).times(2) + Gaussian(8.0).times(1)
-    cap = epsilon(first, 1e-5) * 1.01
+    cap = cost(first, 1e-5) * 1.01
     small = SitePolicy(epsilon=cap, max_clip=1.0)
     with pytest.raises(Refused, match=r"(?s)Sites that declined:.*site C: .*cap is .*site D: "):
         again(run, policies={"C": small, "D": small}).run()
@@ -119,7 +119,7 @@ def test_sites_whose_budget_is_spent_end_the_study_where_too_few_are_left(tmp_pa
 
 def test_one_site_whose_budget_is_spent_is_missed(tmp_path: Path) -> None:
     first = Gaussian(2.0, 0.5).times(2) + Gaussian(8.0).times(1)
-    small = SitePolicy(epsilon=epsilon(first, 1e-5) * 1.01, max_clip=1.0)
+    small = SitePolicy(epsilon=cost(first, 1e-5) * 1.01, max_clip=1.0)
     run = again(simulation(tmp_path / "run"), policies={"C": small})
     summary = run.run()
     assert summary["rounds_missed"] == {"A": 0, "B": 0, "C": 2, "D": 0}
@@ -139,8 +139,8 @@ def test_a_cap_for_all_sites(tmp_path: Path) -> None:
 def test_the_policy_of_a_simulation_allows_its_study_and_no_more(tmp_path: Path) -> None:
     study = simulation(tmp_path / "run").study
     policy = study_policy(study)
-    assert policy.epsilon == pytest.approx(epsilon(ALL, 1e-5))
-    assert policy.epsilon > epsilon(ALL, 1e-5)
+    assert policy.epsilon == pytest.approx(cost(ALL, 1e-5))
+    assert policy.epsilon > cost(ALL, 1e-5)
     assert (policy.min_noise_multiplier, policy.max_clip) == (2.0, 1.0)
     assert policy.protections == (study.protection,)
     assert policy.local_epsilon is None

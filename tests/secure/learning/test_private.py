@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from tiny import tiny_data, tiny_study
 
 from fedbcs_secure.data.records import Patient
@@ -44,9 +45,8 @@ def train(
 ) -> LocalResult:
     learner = Learner(private_study() if study is None else study, "cpu")
     stream = SecretStream.fresh() if seed is None else SecretStream.for_tests(seed)
-    given: dict[str, Any] = {
-        "site": "B", "round_index": 2, "private": PrivateRound(4, release, stream),
-    }  # fmt: skip
+    private = PrivateRound(4, release, stream, repeatable=seed is not None)
+    given: dict[str, Any] = {"site": "B", "round_index": 2, "private": private}
     return learner.train(learner.initial_weights(), patients, **(given | changes))
 
 
@@ -187,3 +187,83 @@ def test_removing_a_patient_moves_the_prototypes_by_no_more_than_the_bound(index
 def test_privacy_is_a_value_of_the_study() -> None:
     assert Privacy(noise_multiplier=1.0) == Privacy(noise_multiplier=1.0)
     assert private_study().digest != private_study(clip=0.3).digest
+
+
+def test_a_stream_that_can_be_repeated_is_for_tests_only() -> None:
+    learner = Learner(private_study(), "cpu")
+    public = PrivateRound(4, None, SecretStream.for_tests(1))
+    with pytest.raises(PrivacyError, match="it is for tests"):
+        learner.train(learner.initial_weights(), PATIENTS, site="B", round_index=0, private=public)
+
+
+@pytest.mark.parametrize("what", ["label", "nothing", "memory"])
+def test_a_patient_that_breaks_the_computation_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """DP-3.4: a label out of range, no slice at all, no memory; one bit of silence otherwise."""
+    bad = PATIENTS[0]
+    if what == "label":
+        bad = replace(bad, masks=np.full_like(bad.masks, 9))
+    elif what == "nothing":
+        bad = replace(bad, images=bad.images[:0], masks=bad.masks[:0])
+    else:
+        gradient = module._gradient
+
+        def greedy(network: Any, images: Any, *rest: Any) -> float:
+            if np.array_equal(images[0].numpy(), PATIENTS[0].images[0]):
+                raise RuntimeError("not enough memory")
+            return gradient(network, images, *rest)
+
+        monkeypatch.setattr(module, "_gradient", greedy)
+    plain = {"lr": 3e-3, "augment": False}
+    study = private_study(sampling_rate=1.0, training=plain, slices=9)
+    result = train(study, (bad, *PATIENTS[1:]), release=mechanism())
+    without = train(study, PATIENTS[1:])
+    assert result.dropped == 3
+    assert np.isfinite(result.delta).all()
+    if what != "nothing":
+        assert result.events == train(study, release=mechanism()).events
+    assert len(without.delta) == len(result.delta)
+
+
+def test_what_a_broken_run_left_behind_is_not_added_to_anybody() -> None:
+    """Its gradient in the network would be a second patient's."""
+    study = private_study(sampling_rate=1.0)
+    learner = Learner(study, "cpu")
+    weights = learner.initial_weights()
+
+    def delta() -> np.ndarray:
+        private = PrivateRound(4, None, SecretStream.for_tests(3), repeatable=True)
+        return learner.train(weights, PATIENTS, site="B", round_index=0, private=private).delta
+
+    clean = delta()
+    for parameter in learner._network.parameters():
+        parameter.grad = torch.full_like(parameter, 50.0)
+    assert np.array_equal(delta(), clean)
+
+
+def test_a_slice_is_drawn_alike_whatever_the_others_are() -> None:
+    """unit = "slice": without the first slice the others are augmented as they were."""
+    study = tiny_study(
+        privacy={"noise_multiplier": 1.0, "unit": "slice"}, data={
+            "size_px": 32, "channels": 1, "scaling": "fixed",
+        },
+    ).resolved()  # fmt: skip
+    privacy = study.privacy
+    assert privacy is not None
+    whole = PATIENTS[0]
+    shorter = replace(whole, images=whole.images[1:], masks=whole.masks[1:])
+    stream = SecretStream.for_tests(1)
+    views = [
+        module._batch(unit, study, privacy, "B", 4, stream)[0]
+        for unit in (units_of([whole], privacy)[1], units_of([shorter], privacy)[0])
+    ]
+    assert torch.equal(*views)
+
+
+def test_weights_of_round_0_do_not_change_with_training() -> None:
+    learner = Learner(private_study(), "cpu")
+    before = learner.initial_weights()
+    private = PrivateRound(4)
+    learner.train(before, PATIENTS, site="B", round_index=0, private=private)
+    assert np.array_equal(learner.initial_weights(), before)

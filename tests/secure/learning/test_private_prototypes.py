@@ -50,7 +50,7 @@ def test_one_patient_is_never_longer_than_the_sensitivity(data: st.DataObject) -
     assert square(rows[:, : release.width].reshape(-1)) <= GRID**2
     assert not rows[~present].any()
     if release.presence and present.all() and size >= 1e5:
-        assert square(integers) > 0.999 * release.sensitivity_squared
+        assert square(integers) > 0.99 * release.sensitivity_squared
 
 
 def test_the_sensitivity_is_that_of_the_page() -> None:

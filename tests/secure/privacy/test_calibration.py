@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fedbcs_secure.errors import PrivacyError
 from fedbcs_secure.privacy.accountant import epsilon
-from fedbcs_secure.privacy.calibration import MAX_NOISE, MIN_NOISE, noise_multiplier
+from fedbcs_secure.privacy.calibration import MAX_NOISE, MIN_NOISE, noise_multiplier, rounded_up
 from fedbcs_secure.privacy.events import Events, Gaussian
 
 
@@ -108,3 +108,20 @@ def test_targets_out_of_range(target: float) -> None:
 def test_delta_out_of_range() -> None:
     with pytest.raises(PrivacyError, match="delta is from"):
         noise_multiplier(1, 0, training)
+
+
+@pytest.mark.parametrize(
+    ("noise", "shown"),
+    [
+        (2.11631, 2.117),
+        (1.3158, 1.316),
+        (15.52, 15.52),
+        (0.89891, 0.899),
+        (0.05, 0.05),
+        (123.41, 123.5),
+    ],
+)
+def test_noise_for_people_is_rounded_up(noise: float, shown: float) -> None:
+    """DP-1.7: what is read and typed in again keeps the target."""
+    assert rounded_up(noise) == pytest.approx(shown, rel=1e-12)
+    assert rounded_up(noise) >= noise * (1 - 1e-12)

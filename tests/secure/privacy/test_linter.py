@@ -44,7 +44,7 @@ def test_a_study_without_privacy() -> None:
     [
         (study(privacy={"delta": 6e-5}), ("privacy.delta", "wrong")),
         (study(privacy={"noise_multiplier": 0.5}), ("privacy.noise_multiplier", "weak")),
-        (study(privacy={"unit": "slice"}), ("privacy.unit", "weak")),
+        (study(privacy={"unit": "slice"}, data={"scaling": "fixed"}), ("privacy.unit", "weak")),
         (study(privacy={"sampling_rate": 0.004}), ("privacy.sampling_rate", "weak")),
         (study(privacy={"clip": 1.5}), ("privacy.clip", "weak")),
         (study(protection="none"), ("protection", "weak")),
