@@ -215,7 +215,9 @@ def _show(state: dict[str, Any], console: Console) -> None:
         after = state["next"]
         verdict = "allowed" if after["within_cap"] else "[bold red]above the cap[/]"
         name = escape(after["study"])
-        console.print(f"next   {name} would lead to {shown(after['epsilon'])}: {verdict}")
+        console.print(
+            f"next   {name} would lead to {shown(after['epsilon'])}: {verdict}", soft_wrap=True
+        )
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("entry", "time", "what", "study", "round"):
         table.add_column(title, justify="right" if title in ("entry", "round") else "left")

@@ -62,7 +62,7 @@ UNCHECKED = {
     "GK-7.2": "not defended; who is in a roster is for people",
     "GK-7.4": "not defended",
     "CK-6.4": "not defended",
-    "CK-6.5": "RO-6 has it",
+    "CK-6.5": "RO-6 has the sealing; publishing is for people",
     "CK-6.6": "not defended",
 }
 """Clauses that no line of code can stand for, and why."""

@@ -20,6 +20,8 @@ from fedbcs_protocols.ring import Words, add_in_place, ring_bits
 LAST = [(11, 8), (102, 8), (6, 9), (3, 10), (10, 12), (5, 13), (3, 14), (73, 16), (43, 17)]
 LAST += [(25, 18), (8, 20), (5, 21), (65, 16), (33, 17), (18, 20)]
 LAST += [(65, 8), (65, 12), (65, 17), (65, 20), (65, 24)]
+# The last that fit for the other numbers of bits and fields, with two of the worst inputs.
+OTHERS = [(58, 9), (32, 10), (18, 11), (122, 15), (14, 19), (4, 21)]
 MANY = [(532, 12), (512, 23), (1024, 12), (1024, 16), (1024, 22)]
 KINDS = (
     "random",
@@ -91,6 +93,16 @@ def test_the_last_that_fits(edge: tuple[int, int], kind: str) -> None:
     got, squares = encrypted_sum(params, given)
     assert (got == sum(values.astype(np.int64) for values in given)).all()
     assert (got == ring_sum(params, given)).all()
+    check_noise(squares, DEGREE, params, params.sites)
+
+
+@pytest.mark.parametrize("kind", ["signs", "one coefficient"])
+@pytest.mark.parametrize("edge", OTHERS, ids=lambda edge: f"n {edge[0]}, b {edge[1]}")
+def test_the_last_of_every_other_set(edge: tuple[int, int], kind: str) -> None:
+    params = parameter_set(*edge)
+    given = vectors(kind, params)
+    got, squares = encrypted_sum(params, given)
+    assert (got == sum(values.astype(np.int64) for values in given)).all()
     check_noise(squares, DEGREE, params, params.sites)
 
 

@@ -1,6 +1,6 @@
 """Bodies of every wrong length, count and roster: each is refused and names its sender.
 
-Values and signatures are in ``encrypted/test_messages.py``.
+Values and signatures are in ``test_messages.py``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Sessions that are interrupted or lied to: what stays as it was, and what is durable by then.
 
-``encrypted/test_session.py`` has the way of a sum, ``test_reading.py`` what a wrong one is.
+``test_steps.py`` has the way of a sum, ``test_reading.py`` what a wrong one is.
 """
 
 from __future__ import annotations
