@@ -62,9 +62,10 @@ def keygen(
     """Make the identity of this site: an Ed25519 key that never leaves it.
 
     Prints the public key for the study's roster, and its fingerprint. The other sites compare the
-    fingerprint with you over the telephone or in person, not by the way the key came. Sites cannot
-    be connected yet; a simulation makes keys of its own. With --change, --passphrase-file is the
-    new one.
+    fingerprint with you over the telephone or in person, not by the way the key came.
+
+    Sites cannot be connected yet; a simulation makes keys of its own. With --change, the passphrase
+    in --passphrase-file is the new one.
     """
     if show and change:
         raise typer.BadParameter("--show and --change exclude each other")
