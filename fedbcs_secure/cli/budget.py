@@ -18,7 +18,7 @@ from rich.table import Table
 from fedbcs_secure.errors import LedgerError, StudyError
 
 if TYPE_CHECKING:
-    from fedbcs_secure.privacy.chain import Entry
+    from fedbcs_secure.privacy.entries import Entry
     from fedbcs_secure.privacy.ledger import Ledger
 
 LEDGER, HEAD, POLICY, SIMULATED = "ledger.sqlite", "ledger.head", "site.toml", "simulated.key"
@@ -58,7 +58,8 @@ def budget(
     """Show a site's privacy budget: spent, left, and every entry of its ledger.
 
     Checks the whole ledger first: hashes, signatures, and that nothing was above the cap. The
-    figures are those of the patient worst off. Not while the site's client runs.
+    figures are those of the patient worst off, or of the image, if that is what the site's policy
+    asks to hide. Not while the site's client runs.
     """
     with _opened(site_dir, head, passphrase_file, trust_ledger) as ledger:
         ledger.verify()
@@ -67,6 +68,7 @@ def budget(
         state: dict[str, Any] = {
             "epsilon": said.epsilon,
             "delta": said.delta,
+            "unit": said.unit,
             "cap": said.cap,
             "remaining": said.remaining,
             "local_epsilon": said.local_epsilon,
@@ -74,7 +76,12 @@ def budget(
             "releases": said.releases,
             "refusals": said.refusals,
             "studies": [
-                {"study": s.study.hex(), "rounds": s.rounds, "epsilon": s.epsilon}
+                {
+                    "study": s.study.hex(),
+                    "rounds": s.rounds,
+                    "epsilon": s.epsilon,
+                    "unit": s.unit,
+                }
                 for s in said.studies
             ],
             "head": {"sequence": said.head.sequence, "hash": said.head.hash.hex()},
@@ -130,7 +137,7 @@ def _opened(
 
 def _last_policy(path: Path) -> Any:
     """Without a site.toml the policy is the one that the ledger knows: looking changes nothing."""
-    from fedbcs_secure.privacy.chain import Entry, PolicyChange
+    from fedbcs_secure.privacy.entries import Entry, PolicyChange
     from fedbcs_secure.privacy.policy import build_policy
     from fedbcs_secure.privacy.store import Store
 
@@ -147,7 +154,7 @@ def _last_policy(path: Path) -> Any:
 
 
 def _row(number: int, entry: Entry) -> dict[str, Any]:
-    from fedbcs_secure.privacy.chain import Refusal, Release
+    from fedbcs_secure.privacy.entries import Refusal, Release
     from fedbcs_secure.privacy.histories import PATIENT_BYTES
 
     row: dict[str, Any] = {"sequence": number, "time": entry.time, "kind": entry.body.KIND}
@@ -157,6 +164,7 @@ def _row(number: int, entry: Entry) -> dict[str, Any]:
                 "study": body.study.hex(),
                 "round": body.round + 1,
                 "patients": len(body.patients) // PATIENT_BYTES,
+                "unit": body.unit,
                 "events": [
                     {"noise_multiplier": e.noise_multiplier, "rate": e.sampling_rate, "times": n}
                     for e, n in body.events.parts
@@ -182,8 +190,14 @@ def _next(ledger: Ledger, path: Path) -> dict[str, Any]:
         raise StudyError(f"{path} has no [privacy]: a site with a budget takes no part in it")
     if document.privacy.noise == "shared" and not document.roster:
         raise StudyError(f"{path}: whose noise is shared, only its roster says; it has none")
-    after = ledger.next_cost(study_events(document).joint)
-    return {"study": str(path), "epsilon": after, "within_cap": after <= ledger.policy.epsilon}
+    unit = document.privacy.unit
+    after = ledger.next_cost(study_events(document).joint, unit)
+    return {
+        "study": str(path),
+        "epsilon": after,
+        "unit": unit,
+        "within_cap": after <= ledger.policy.epsilon,
+    }
 
 
 def _finite(value: Any) -> Any:
@@ -199,11 +213,18 @@ def _show(state: dict[str, Any], console: Console) -> None:
     from fedbcs_secure.privacy.accountant import shown
 
     spent, local = shown(state["epsilon"]), shown(state["local_epsilon"])
+    whose = "patient" if state["unit"] == "patient" else "image"
     console.print(
-        f"spent  epsilon {spent} of {state['cap']:g} at delta {state['delta']:g}, by the patient "
+        f"spent  epsilon {spent} of {state['cap']:g} at delta {state['delta']:g}, by the {whose} "
         "worst off",
         soft_wrap=True,
     )
+    if state["unit"] == "patient" and any(s["unit"] == "slice" for s in state["studies"]):
+        console.print(
+            "       infinite because a release hid single images only, which bounds nothing about "
+            "a patient with several; marked below",
+            soft_wrap=True,
+        )
     if state["local_cap"] is not None:
         console.print(
             f"       {local} of {state['local_cap']:g} if no other site adds its noise",
@@ -225,6 +246,7 @@ def _show(state: dict[str, Any], console: Console) -> None:
         what = row["kind"]
         if what == "release":
             what = f"release, {row['patients']} patients"
+            what += ", hides single images" if row["unit"] == "slice" else ""
         elif what == "refusal":
             what = f"refused: {row['reason']}"
         study, number = row.get("study", "")[:8], str(row.get("round", ""))

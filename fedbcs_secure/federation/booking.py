@@ -70,12 +70,16 @@ class Books:
         Raises :class:`PolicyRefused` when the budget or the policy forbids it, and
         :class:`LedgerError` when something is wrong with the ledger.
         """
-        cost = round_events(parties.study, state.round)
+        study = parties.study
+        if study.privacy is None:
+            raise PrivacyError("this study has no [privacy]: it promises nothing to patients")
+        cost = round_events(study, state.round)
         claim = Claim(
             # The document that staff approved; whoever plays its parties.
-            study=parties.study.digest,
+            study=study.digest,
             round=state.round,
             state=state.digest,
+            unit=study.privacy.unit,
             events=cost.joint,
             alone=cost.own,
             patients=self.patients,

@@ -89,19 +89,19 @@ class Checkpoint:
         return b"".join((_LENGTH.pack(len(self.present)), self.present, self.sealed))
 
     @staticmethod
-    def limit(sites: int, state: GlobalState) -> int:
+    def limit(sites: int, state: GlobalState, annex_bytes: int = 0) -> int:
         """The longest body, in bytes."""
         longest = MAX_OVERHEAD_BYTES + sealed_limit(state)
-        return _LENGTH.size + present_limit(sites) + longest
+        return _LENGTH.size + present_limit(sites, annex_bytes) + longest
 
     @classmethod
-    def decode(cls, body: Buffer, *, sites: int) -> Checkpoint:
+    def decode(cls, body: Buffer, *, sites: int, annex_bytes: int = 0) -> Checkpoint:
         """The inverse; raises :class:`MalformedFrame`."""
         view = memoryview(body)
         if len(view) < _LENGTH.size:
             raise MalformedFrame(COMBINER, f"a checkpoint of {len(view)} bytes")
         (length,) = _LENGTH.unpack_from(view)
-        if length > present_limit(sites) or _LENGTH.size + length > len(view):
+        if length > present_limit(sites, annex_bytes) or _LENGTH.size + length > len(view):
             raise MalformedFrame(COMBINER, "a checkpoint whose list has an impossible length")
         end = _LENGTH.size + length
         return cls(bytes(view[_LENGTH.size : end]), bytes(view[end:]))
@@ -118,9 +118,9 @@ class Checkpoint:
                 f"a checkpoint of round {control.round}, and this site is at {state.round}"
             )
         # RO-6.3: at least a threshold of sites have signed that they are at this state.
-        standings = group.read_present(self.present, control)
+        listed = group.read_present(self.present, control)
         frame = self._sealed_frame(group, control, state)
-        if group.names.index(frame.sender) not in standings:
+        if group.names.index(frame.sender) not in listed:
             raise BadKeyList(COMBINER, "the state was sealed by a site that is not at it")
         return unseal_state(frame.body, ring, control, frame.sender)
 

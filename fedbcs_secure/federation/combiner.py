@@ -21,6 +21,7 @@ from fedbcs_secure.federation.encrypted import EncryptedSum, named_state, summed
 from fedbcs_secure.federation.journal import Journals, NoJournals
 from fedbcs_secure.federation.keystage import KeyStages
 from fedbcs_secure.federation.missed import MissedSums, SumShelf, Told
+from fedbcs_secure.federation.readies import KeptReadies, ReadyFile
 from fedbcs_secure.federation.rounds import CONTROL, SUM, AnyState, Parties
 from fedbcs_secure.federation.state import GlobalState
 
@@ -45,7 +46,8 @@ class RoundCombiner:
 
     Under ``prototypes = "finch"`` it also holds each site's prototypes, which that mode shows.
     With ``journals`` and a ``shelf`` on disk, a new process goes on where the last one stopped: in
-    the middle of a round, and with what absent sites still have to be told.
+    the middle of a round, and with what absent sites still have to be told. With ``readies`` on
+    disk it knows how far each site's ledger was (RO-7).
     """
 
     def __init__(
@@ -54,12 +56,14 @@ class RoundCombiner:
         parties: Parties,
         journals: Journals | None = None,
         shelf: SumShelf | None = None,
+        readies: ReadyFile | None = None,
     ) -> None:
         self._identity = identity
         self._parties = parties
         self._journals = NoJournals() if journals is None else journals
         hold = parties.study.protection == "ckks"
         self._missed = MissedSums(dict(parties.roster), shelf, hold=hold)
+        self._readies = KeptReadies(parties, readies)
         self._faults: dict[str, PeerError] = {}
 
     def run(self, channel: Channel, state: AnyState) -> RoundResult:
@@ -143,28 +147,40 @@ class RoundCombiner:
         The sites say which attempt it is where ``attempt`` is None.
         """
         control = self._parties.binding(state, CONTROL)
-        start = self._seal(Kind.START, control, 0)
-        asked = [name for name in self._parties.roster if name in self._missed.current]
+        # RO-7.4
+        starts = {
+            name: self._seal(Kind.START, control, 0, self._readies.last(name))
+            for name in self._parties.roster
+            if name in self._missed.current
+        }
         if self._parties.study.group_key:
             stages = self._key_stages(channel)
-            keyed = stages.run(control, start, asked)
+            keyed = stages.run(control, starts, self._readies)
             stages.restore(self._missed, control, keyed)
             ready, key_id = keyed.sites, keyed.key_id
             attempt = keyed.attempt if attempt is None else attempt
         else:
-            ready, key_id = self._ready(channel, state, start, asked), NO_KEY
+            ready, key_id = self._ready(channel, state, starts), NO_KEY
         attempt = attempt or 0
         frame = self._seal(Kind.OPEN, self._parties.binding(state, CONTROL, attempt), 1)
         return attempt, Opening(dict.fromkeys(sorted(ready), frame), key_id)
 
     def _ready(
-        self, channel: Channel, state: AnyState, start: bytes, asked: Sequence[str]
+        self, channel: Channel, state: AnyState, starts: Mapping[str, bytes]
     ) -> frozenset[str]:
-        binding = self._parties.binding(state, CONTROL)
-        ready = set()
-        for site, reply in channel.exchange(dict.fromkeys(asked, start)):
-            if self._take(site, reply, Kind.READY, binding, 0, 0) is not None:
-                ready.add(site)
+        parties, ready = self._parties, set()
+        binding = parties.binding(state, CONTROL)
+        for site, reply in channel.exchange(starts):
+            frame = self._take(site, reply, Kind.READY, binding, 0, parties.ready_bytes)
+            if frame is None:
+                continue
+            try:
+                self._readies.take(site, reply, frame.body)
+            except PeerError as error:
+                self._faults[site] = error
+                continue
+            ready.add(site)
+        self._readies.keep()
         self._require(ready, state, "are ready")
         return frozenset(ready)
 

@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from fedbcs_protocols.errors import LocalError
 from fedbcs_protocols.group import KeyRing
 from fedbcs_secure.errors import KeyFileError
-from fedbcs_secure.federation.durable import write_durably
 from fedbcs_secure.federation.locks import hold
+from fedbcs_secure.files import write_durably
 
 _NONCE_BYTES = 12
 _LONGEST_RING_BYTES = 1 << 14

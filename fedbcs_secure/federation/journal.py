@@ -20,7 +20,7 @@ from fedbcs_protocols.group.secret import KEY_ID_BYTES
 from fedbcs_protocols.ring import Buffer
 from fedbcs_protocols.secagg import Journal, NoJournal
 from fedbcs_secure.errors import RunFolderError
-from fedbcs_secure.federation.durable import sync_folder
+from fedbcs_secure.files import sync_folder
 
 _HEAD = struct.Struct(">I8s")
 

@@ -26,8 +26,8 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from fedbcs_protocols.identity import Identity
 from fedbcs_secure.errors import KeyFileError
-from fedbcs_secure.federation.durable import write_durably
 from fedbcs_secure.federation.locks import hold
+from fedbcs_secure.files import write_durably
 
 KEY_NAME, PUBLIC_NAME = "site.key", "site.pub"
 MIN_PASSPHRASE = 12

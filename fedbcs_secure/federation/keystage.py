@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -27,6 +27,7 @@ from fedbcs_secure.federation.checkpoint import (
     Checkpoint,
 )
 from fedbcs_secure.federation.missed import MissedSums
+from fedbcs_secure.federation.readies import KeptReadies
 from fedbcs_secure.federation.rounds import Parties
 
 
@@ -53,15 +54,21 @@ class KeyStages:
     channel: Channel
     faults: dict[str, PeerError]
 
-    def run(self, control: Binding, start: bytes, asked: Iterable[str]) -> Keyed:
-        """Let ``asked`` say that they are ready, and see to it that they share a key.
+    def run(self, control: Binding, starts: Mapping[str, bytes], readies: KeptReadies) -> Keyed:
+        """Let sites say that they are ready, and see to it that they share a key.
 
-        Raises :class:`RoundError` when too few of them do.
+        ``starts``: each one's *start* frame. Raises :class:`RoundError` when too few of them do.
         """
         stage = KeyStage(self.parties.group, identity=self.identity, control=control)
-        for site, reply in self.channel.exchange(dict.fromkeys(asked, start)):
+        for site, reply in self.channel.exchange(starts):
             with self._faults_of(site):
-                stage.ready(site, reply)
+                head = stage.ready(site, reply)
+                try:
+                    readies.take(site, reply, head)
+                except PeerError:
+                    stage.without(site)
+                    raise
+        readies.keep()
         ready = frozenset(stage.sites)
         try:
             if self._deal(stage):

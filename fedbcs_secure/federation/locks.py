@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TextIO
 
 from fedbcs_secure.errors import RunFolderError
+from fedbcs_secure.files import lock
 
 _HELD: dict[Path, TextIO] = {}
 """Locks of this process; the system frees them when it ends, however it ends."""
@@ -21,19 +22,10 @@ def hold(path: Path, what: str, why: str) -> None:
     if key in _HELD:
         return
     try:
-        import fcntl
-    except ImportError:
-        return
-    try:
-        stream = key.with_suffix(key.suffix + ".lock").open("w")
-    except OSError as error:
-        raise RunFolderError(f"cannot use {what} {path}: {error.strerror}") from None
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        held = lock(key)
     except BlockingIOError:
-        stream.close()
         raise RunFolderError(f"another process of this site uses {path}; {why}") from None
     except OSError as error:
-        stream.close()
         raise RunFolderError(f"cannot lock {what} {path}: {error.strerror}") from None
-    _HELD[key] = stream
+    if held is not None:
+        _HELD[key] = held

@@ -8,8 +8,8 @@ from pathlib import Path
 from fedbcs_protocols.errors import LocalError
 from fedbcs_protocols.secagg import Marks
 from fedbcs_secure.errors import RunFolderError
-from fedbcs_secure.federation.durable import write_durably
 from fedbcs_secure.federation.locks import hold
+from fedbcs_secure.files import write_durably
 
 _LONGEST_BYTES = 1 << 14
 

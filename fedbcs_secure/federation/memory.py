@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fedbcs_protocols.errors import Refused
 from fedbcs_protocols.group import MemoryKeys
@@ -16,6 +16,7 @@ from fedbcs_secure.federation.combiner import RoundCombiner
 from fedbcs_secure.federation.dropouts import Drop, DroppingChannel
 from fedbcs_secure.federation.layout import Layout
 from fedbcs_secure.federation.machine import choose_keystream
+from fedbcs_secure.federation.readies import ReadyFile
 from fedbcs_secure.federation.rounds import Parties, Train
 from fedbcs_secure.federation.site import SiteRunner
 from fedbcs_secure.federation.state import GlobalState
@@ -39,9 +40,22 @@ class MemoryChannel:
             try:
                 reply = self._sites[name].handle(frame)
             except Refused as refusal:
-                self.declined[name] = str(refusal)
+                # What follows from the first refusal is not why.
+                self.declined.setdefault(name, str(refusal))
                 continue
             yield name, reply
+
+
+@dataclass(frozen=True, eq=False)
+class Lasting:
+    """What the parties of a simulated study keep beyond a process, where sites have ledgers.
+
+    A new process then has the same identities, so what sites signed before is still theirs.
+    """
+
+    identities: Mapping[str, Identity] = field(repr=False)
+    server: Identity = field(repr=False)
+    readies: ReadyFile
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +81,8 @@ class MemoryFederation:
     """All parties of a study. Identities are fresh from the system's generator in each process.
 
     Each site has verified all others; ``drops`` make sites vanish on purpose; ``books`` are the
-    sites' ledgers in a study with differential privacy.
+    sites' ledgers in a study with differential privacy, and ``lasting`` says who they are in every
+    process.
     """
 
     def __init__(
@@ -77,9 +92,12 @@ class MemoryFederation:
         train: Train,
         drops: Collection[Drop] = (),
         books: Mapping[str, Books] | None = None,
+        lasting: Lasting | None = None,
     ) -> None:
-        self._identities = {entry.name: Identity.generate() for entry in study.roster}
-        server = Identity.generate()
+        names = [entry.name for entry in study.roster]
+        given = lasting.identities if lasting else {n: Identity.generate() for n in names}
+        self._identities = {name: given[name] for name in names}
+        server = lasting.server if lasting else Identity.generate()
         choose_keystream()
         self._parties = Parties(
             study=study,
@@ -87,7 +105,8 @@ class MemoryFederation:
             roster={name: identity.public for name, identity in self._identities.items()},
             combiner=server.public,
         )
-        self._combiner = RoundCombiner(server, self._parties)
+        readies = lasting.readies if lasting else None
+        self._combiner = RoundCombiner(server, self._parties, readies=readies)
         self._train = train
         self._drops = tuple(drops)
         self._books = dict(books or {})

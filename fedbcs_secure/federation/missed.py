@@ -11,7 +11,7 @@ from fedbcs_protocols.errors import MalformedFrame, PeerError
 from fedbcs_protocols.identity import PublicIdentity
 from fedbcs_protocols.wire import Kind, expect_sequence, open_frame
 from fedbcs_secure.federation.channel import Channel
-from fedbcs_secure.federation.durable import write_durably
+from fedbcs_secure.files import write_durably
 
 MAX_MISSED = 16
 """A site that missed more frames than this comes back by a checkpoint only (RO-6), if the study has

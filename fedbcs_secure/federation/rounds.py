@@ -45,7 +45,9 @@ from fedbcs_protocols.identity import PublicIdentity
 from fedbcs_protocols.messages import VectorShape
 from fedbcs_protocols.secagg import Setting, Terms
 from fedbcs_protocols.tags import tagged_count
+from fedbcs_protocols.wire import MAX_OVERHEAD_BYTES
 from fedbcs_secure.errors import StudyError
+from fedbcs_secure.federation.heads import HEAD_BYTES
 from fedbcs_secure.federation.layout import Layout
 from fedbcs_secure.federation.protect import modulus_bits
 from fedbcs_secure.federation.state import GlobalState
@@ -106,7 +108,24 @@ class Parties:
     @cached_property
     def group(self) -> Group:
         """The sites that share a key, where the study has one."""
-        return Group(self.roster, self.combiner, self.threshold, self.study.rekey_every)
+        return Group(
+            self.roster, self.combiner, self.threshold, self.study.rekey_every, self.head_bytes
+        )
+
+    @property
+    def head_bytes(self) -> int:
+        """Of the head in *ready*: 0 where the study keeps no ledgers (RO-7.1)."""
+        return HEAD_BYTES if self.study.privacy is not None else 0
+
+    @property
+    def ready_bytes(self) -> int:
+        """The exact length of the body of *ready* (RO-2.4)."""
+        return self.group.ready_bytes if self.study.group_key else self.head_bytes
+
+    @property
+    def start_limit(self) -> int:
+        """The longest body of *start*: a *ready* frame, where that has a head (RO-7.4)."""
+        return MAX_OVERHEAD_BYTES + self.ready_bytes if self.head_bytes else 0
 
     @cached_property
     def params(self) -> ParameterSet:

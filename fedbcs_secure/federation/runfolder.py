@@ -21,9 +21,9 @@ from typing import Any
 import tomli_w
 
 from fedbcs_secure.errors import RunFolderError
-from fedbcs_secure.federation.durable import write_durably
 from fedbcs_secure.federation.settings import SimulationSettings, build_settings
 from fedbcs_secure.federation.state import GlobalState, completed_rounds, load_state, save_state
+from fedbcs_secure.files import write_durably
 from fedbcs_secure.study import Study, build, load
 
 

@@ -16,7 +16,9 @@ from fedbcs_protocols.identity import Identity
 from fedbcs_secure.data.records import Dataset
 from fedbcs_secure.errors import RunFolderError
 from fedbcs_secure.federation.booking import Books
-from fedbcs_secure.federation.durable import write_durably
+from fedbcs_secure.federation.memory import Lasting
+from fedbcs_secure.federation.readies import ReadyFile
+from fedbcs_secure.files import write_durably
 from fedbcs_secure.privacy.cost import cost as cost_of
 from fedbcs_secure.privacy.ledger import Ledger
 from fedbcs_secure.privacy.policy import SitePolicy
@@ -24,6 +26,8 @@ from fedbcs_secure.privacy.schedule import study_events
 from fedbcs_secure.study import Study
 
 FOLDER = "ledgers"
+SERVER = "server"
+_KEY_FILE = "simulated.key"
 _KEY_BYTES = 64
 
 
@@ -58,7 +62,7 @@ def opened(
             name = site_entry.name
             place = folder / FOLDER / name
             place.mkdir(parents=True, exist_ok=True, mode=0o700)
-            identity, storage_key = _keys(place / "simulated.key")
+            identity, storage_key = _keys(place / _KEY_FILE)
             ledger = Ledger.open(
                 place / "ledger.sqlite",
                 head=place / "ledger.head",
@@ -70,6 +74,19 @@ def opened(
             patients = frozenset(p.known_as for p in dataset.cohorts[name].train)
             books[name] = Books(ledger, patients)
         yield books
+
+
+def lasting(folder: Path, study: Study) -> Lasting:
+    """Who the parties are in every process of a run, and how far the server saw each ledger.
+
+    A site that is given an older copy of its whole folder is told so by what it signed (RO-7.4).
+    """
+    (folder / SERVER).mkdir(exist_ok=True, mode=0o700)
+    return Lasting(
+        identities={e.name: _keys(folder / FOLDER / e.name / _KEY_FILE)[0] for e in study.roster},
+        server=_keys(folder / SERVER / _KEY_FILE)[0],
+        readies=ReadyFile(folder / SERVER / "readies"),
+    )
 
 
 def _keys(path: Path) -> tuple[Identity, bytes]:

@@ -35,7 +35,7 @@ from fedbcs_secure.federation.events import (
 )
 from fedbcs_secure.federation.figures import save_curves
 from fedbcs_secure.federation.layout import Layout, layout
-from fedbcs_secure.federation.memory import MemoryFederation, RoundOutcome
+from fedbcs_secure.federation.memory import Lasting, MemoryFederation, RoundOutcome
 from fedbcs_secure.federation.rounds import Train
 from fedbcs_secure.federation.runfolder import RunFolder
 from fedbcs_secure.federation.settings import SimulationSettings
@@ -106,14 +106,14 @@ class Simulation:
         if self.study.privacy is None:
             return self._rounds({})
         # Not before it is needed: the accountants take a while to import.
-        from fedbcs_secure.federation.simulated_books import opened, study_policy
+        from fedbcs_secure.federation.simulated_books import lasting, opened, study_policy
 
         policy = study_policy(self.study, self.settings.cap)
         policies = dict.fromkeys(self.dataset.sites, policy) | dict(self.policies)
         with opened(self.folder.path, self.study, self.dataset, policies) as books:
-            return self._rounds(books)
+            return self._rounds(books, lasting(self.folder.path, self.study))
 
-    def _rounds(self, books: Mapping[str, Books]) -> dict[str, Any]:
+    def _rounds(self, books: Mapping[str, Books], lasting: Lasting | None = None) -> dict[str, Any]:
         plan = layout(self.study, self.learner.tensors, self.learner.fused_channels)
         names = self._learners()
         states = self.folder.load_states(names, self.study)
@@ -125,7 +125,7 @@ class Simulation:
         self.folder.forget_metrics_from(first)
         drops = drops_of(self.study, self.settings)
         federation = (
-            MemoryFederation(self.study, plan, self._trainer(plan), drops, books)
+            MemoryFederation(self.study, plan, self._trainer(plan), drops, books, lasting)
             if self.study.federated
             else None
         )

@@ -10,7 +10,7 @@ from fedbcs_protocols.binding import COMBINER, DIGEST_BYTES, Binding
 from fedbcs_protocols.ckks.messages import SUM_SEQUENCE as ENCRYPTED_SUM_SEQUENCE
 from fedbcs_protocols.errors import LocalError, Refused, UnexpectedFrame
 from fedbcs_protocols.group import KeyKeeper, SiteKeys
-from fedbcs_protocols.group.messages import Dealt, admitted_limit, present_limit, ready_limit
+from fedbcs_protocols.group.messages import admitted_limit, ready_limit
 from fedbcs_protocols.identity import Identity
 from fedbcs_protocols.ring import Words
 from fedbcs_protocols.secagg import Guard, MarkKeeper
@@ -25,7 +25,9 @@ from fedbcs_secure.federation.checkpoint import (
     seal_state,
 )
 from fedbcs_secure.federation.combine import next_state
+from fedbcs_secure.federation.heads import SeenHeads, encode_head
 from fedbcs_secure.federation.protect import encode
+from fedbcs_secure.federation.readies import check_own
 from fedbcs_secure.federation.release import form_update
 from fedbcs_secure.federation.rounds import CONTROL, SUM, Parties, Train
 from fedbcs_secure.federation.site_sums import CkksSum, PlainSum, SecaggSum, SiteSum
@@ -80,6 +82,8 @@ class SiteRunner:
                 name=name,
                 study_digest=parties.digest,
                 keeper=keys,
+                # RO-7.3
+                check_annexes=SeenHeads().take if parties.head_bytes else None,
             )
         self._sum = self._protection(guard, marks)
         self._vector: Words | None = None
@@ -138,17 +142,18 @@ class SiteRunner:
 
     def _limits(self) -> Limits:
         """What may come at all; sessions and stages narrow it down."""
-        limits = {Kind.START: 0, Kind.OPEN: 0, **self._sum.limits(self.state)}
+        parties = self._parties
+        limits = {Kind.START: parties.start_limit, Kind.OPEN: 0, **self._sum.limits(self.state)}
         if self._keys is not None:
-            sites = len(self._parties.roster)
+            sites = len(parties.roster)
             limits |= {
-                Kind.PRESENT: present_limit(sites),
-                Kind.DEALT: Dealt.limit(sites),
+                Kind.PRESENT: parties.group.present_limit,
+                Kind.DEALT: parties.group.dealt_limit,
                 Kind.JOIN: 0,
                 Kind.HELP: ready_limit(sites),
                 Kind.ADMITTED: admitted_limit(sites),
                 Kind.CHECKPOINT: 0,
-                Kind.RESTORE: Checkpoint.limit(sites, self.state),
+                Kind.RESTORE: Checkpoint.limit(sites, self.state, parties.head_bytes),
             }
         return limits
 
@@ -175,11 +180,14 @@ class SiteRunner:
         return frame
 
     def _start(self, data: bytes) -> bytes:
-        self._receive(data, Kind.START, CONTROL, 0)
-        # RO-2.6
-        if self.state.round >= self._parties.study.rounds:
-            raise UnexpectedFrame(COMBINER, "the study's rounds are over")
         parties = self._parties
+        frame = self._receive(data, Kind.START, CONTROL, 0, parties.start_limit)
+        # RO-2.6
+        if self.state.round >= parties.study.rounds:
+            raise UnexpectedFrame(COMBINER, "the study's rounds are over")
+        # RO-7.4: before anything is trained or booked behind an older ledger.
+        if self._books is not None and frame.body:
+            check_own(frame.body, self.name, parties, self._books.ledger)
         # RO-2.1: asked again, it says that it is ready, but does not train again.
         if self._vector is None:
             # DP-5.4: booked, durably, before anything of it leaves the site.
@@ -187,10 +195,12 @@ class SiteRunner:
                 self._vector = self._books.release(parties, self.state, self._trained)
             else:
                 self._vector = self._trained()
+        # RO-7.1: the release of this round is in it.
+        head = encode_head(self._books.ledger.head) if self._books is not None else b""
         control = parties.binding(self.state, CONTROL)
         if self._keys is not None:
-            return self._keys.ready(control)
-        return seal(Frame(Kind.READY, control, self.name, 0, b""), self._identity)
+            return self._keys.ready(control, head)
+        return seal(Frame(Kind.READY, control, self.name, 0, head), self._identity)
 
     def _trained(self) -> Words:
         """This round's vector. Under differential privacy the noise is in it already."""
@@ -239,14 +249,14 @@ class SiteRunner:
         if self._keys is None:
             raise LocalError("this study has no key of the group's")
         parties, sites = self._parties, len(self._parties.roster)
-        limits = {Kind.RESTORE: Checkpoint.limit(sites, self.state)}
+        limits = {Kind.RESTORE: Checkpoint.limit(sites, self.state, parties.head_bytes)}
         # Which state it is, the combiner says; the sites' signatures confirm it.
         control = replace(
             decode(data, limits).binding, study_digest=parties.digest, attempt=0, phase=CONTROL
         )
         frame = open_frame(data, roster={COMBINER: parties.combiner}, expect=control, limits=limits)
         expect_sequence(frame, RESTORE_SEQUENCE)
-        checkpoint = Checkpoint.decode(frame.body, sites=sites)
+        checkpoint = Checkpoint.decode(frame.body, sites=sites, annex_bytes=parties.head_bytes)
         self.state = checkpoint.open(parties.group, self._keys.ring, control, self.state)
         self._vector = None
         self._sum.forget()

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from fedbcs_secure.errors import RunFolderError
-from fedbcs_secure.federation.durable import write_durably
+from fedbcs_secure.files import write_durably
 
 _FORMAT = "fedbcs-secure state v1"
 _DOMAIN = b"fedbcs-secure global state v1\x00"

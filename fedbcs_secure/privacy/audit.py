@@ -8,18 +8,9 @@ from dataclasses import dataclass
 
 from fedbcs_protocols.identity import PublicIdentity
 from fedbcs_secure.errors import LedgerError, PrivacyError
-from fedbcs_secure.privacy.chain import (
-    Book,
-    Head,
-    Opened,
-    PolicyChange,
-    Refusal,
-    Release,
-    Row,
-    bad_entry,
-)
-from fedbcs_secure.privacy.events import Events
-from fedbcs_secure.privacy.histories import Cost, History, split, worst
+from fedbcs_secure.privacy.chain import Book, Head, Row, bad_entry
+from fedbcs_secure.privacy.entries import Opened, PolicyChange, Refusal, Release
+from fedbcs_secure.privacy.histories import Cost, History, Prices, spend, split
 from fedbcs_secure.privacy.policy import SitePolicy, build_policy
 
 VERIFY_TOLERANCE = 0.01
@@ -48,7 +39,7 @@ class _Audit:
         self._policy = SitePolicy()
         self._touched: set[bytes] = set()
         self._last = 0
-        self._prices: dict[tuple[Events, float], float] = {}
+        self._price = Prices(cost, self._policy.delta)
 
     def step(self, row: Row) -> None:
         body = self.book.take(row).body
@@ -72,20 +63,22 @@ class _Audit:
                 self._policy = build_policy(json.loads(body.text))
             except (PrivacyError, ValueError, RecursionError):
                 raise bad_entry(row.sequence, LedgerError("it holds no site's policy")) from None
+            if self._price.delta != self._policy.delta:
+                self._price = Prices(self._cost, self._policy.delta)
 
     def close_period(self) -> None:
         """Compare with the caps what was spent on those about whom something was released."""
         after = self.book.histories.after(b"".join(self._touched), History())
         self._touched.clear()
         policy = self._policy
-        for what, cap, spent in (
-            ("epsilon", policy.epsilon, [history.events for history in after]),
-            ("local epsilon", policy.local_epsilon, [history.alone for history in after]),
+        for what, cap, alone in (
+            ("epsilon", policy.epsilon, False),
+            ("local epsilon", policy.local_epsilon, True),
         ):
             # Not once over it, so that the first is named.
             if cap is None or self.over is not None:
                 continue
-            epsilon = worst(spent, self._price)
+            epsilon = spend(after, policy.unit, self._price, alone=alone)
             if epsilon > cap * (1 + VERIFY_TOLERANCE):
                 text = f"{what} {epsilon:.3g} of a patient is over the cap of then, {cap:g}"
                 self.over = bad_entry(self._last, LedgerError(text))
@@ -98,12 +91,12 @@ class _Audit:
             raise LedgerError("a release with shared noise, which the policy of then forbade")
         if self._policy.studies is not None and release.study.hex() not in self._policy.studies:
             raise LedgerError("a release for a study that was not approved then")
-
-    def _price(self, events: Events) -> float:
-        key = events, self._policy.delta
-        if key not in self._prices:
-            self._prices[key] = self._cost(*key)
-        return self._prices[key]
+        # DP-5.10
+        if release.unit not in ("patient", self._policy.unit):
+            raise LedgerError(
+                "a release that hides single images only, though the policy of then asked for "
+                "patients to be hidden"
+            )
 
 
 def audit(rows: Callable[[], Iterable[Row]], site: PublicIdentity, cost: Cost) -> Verified:

@@ -10,12 +10,16 @@ import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from fedbcs_secure.errors import PrivacyError
 
 MAX_COUNT = 10**9
 MAX_PARTS = 10_000
+
+Unit = Literal["patient", "slice"]
+"""What a release hides: a patient with all images, or single images only."""
+UNITS: tuple[Unit, ...] = get_args(Unit)
 
 
 @dataclass(frozen=True, order=True)

@@ -9,15 +9,17 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
 import tomllib
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, model_validator
 
 from fedbcs_protocols.errors import Refused
 from fedbcs_secure.errors import PrivacyError
+from fedbcs_secure.privacy.events import Unit
 from fedbcs_secure.sections import Protection, Section
 from fedbcs_secure.study import sentences
 
@@ -29,6 +31,13 @@ NO_MORE = "The site takes no further part in this study"
 _SHARING = (
     "the sites share the noise of a release, and the site does not allow that (its policy has no "
     "local_epsilon)"
+)
+
+_IMAGES_BEFORE = (
+    "an earlier release about a patient of this study hid single images only (the policy had "
+    'unit = "slice" then). It bounds nothing about a patient with several images, so their privacy '
+    "spend is infinite. Leave out the patients of that release; or, if it is enough to hide single "
+    'images, let staff set unit = "slice" in the policy of the site'
 )
 
 StudyDigest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -81,8 +90,8 @@ class SitePolicy(Section):
     min_sites: int = Field(3, ge=1, le=1024)
     """Sites that must be left in a sum."""
     protections: tuple[Protection, ...] = Field(("secagg", "ckks"), min_length=1)
-    unit: Literal["patient", "slice"] = "patient"
-    """``slice`` allows studies that hide single images only."""
+    unit: Unit = "patient"
+    """What is hidden at ``epsilon``: ``slice`` allows studies that hide single images only."""
     studies: tuple[StudyDigest, ...] | None = Field(None, max_length=1000)
     """Digests of the studies that staff approved; None: any that the rest of the policy allows."""
 
@@ -156,7 +165,7 @@ def refuse_study(
     clip: float,
     sites: int,
     protection: str,
-    unit: str,
+    unit: Unit,
     delta: float,
     shared: bool = False,
 ) -> None:
@@ -185,8 +194,7 @@ def refuse_study(
         text = f'the study has protection = "{protection}"; the site allows {names}'
         found.append((Reason.PROTECTION, text))
     if unit not in ("patient", policy.unit):
-        text = f"the study protects each {unit}; the site asks for protection of each patient"
-        found.append((Reason.UNIT, text))
+        found.append((Reason.UNIT, _wrong_unit(unit)))
     if not 0 < delta <= policy.delta:
         text = f"the study states epsilon at delta {delta:g}; the site allows {policy.delta:g}"
         found.append((Reason.DELTA, text))
@@ -215,6 +223,18 @@ def refuse_terms(
         raise PolicyRefused(Reason.SHARED_NOISE, f"{_SHARING}. {NO_MORE}")
 
 
+def refuse_unit(policy: SitePolicy, unit: Unit, before: Unit) -> None:
+    """Return when what the policy asks to hide is hidden by a release, and was before (DP-5.10).
+
+    ``unit``: what the release hides; ``before``: what all earlier ones about its patients do.
+    Raises :class:`PolicyRefused`.
+    """
+    if unit not in ("patient", policy.unit):
+        raise PolicyRefused(Reason.UNIT, f"{_wrong_unit(unit)}. {NO_MORE}", math.inf)
+    if before not in ("patient", policy.unit):
+        raise PolicyRefused(Reason.UNIT, f"{_IMAGES_BEFORE}. {NO_MORE}", math.inf)
+
+
 def refuse_spend(policy: SitePolicy, before: float, after: float, *, local: bool = False) -> None:
     """Return when a release may bring a patient's epsilon from ``before`` to ``after`` (DP-5.3).
 
@@ -238,6 +258,10 @@ def refuse_spend(policy: SitePolicy, before: float, after: float, *, local: bool
 
 def _unapproved(study: bytes) -> str:
     return f"the staff of this site have not approved the study {study.hex()[:16]}"
+
+
+def _wrong_unit(unit: Unit) -> str:
+    return f"the study protects each {unit}; the site asks for protection of each patient"
 
 
 def _too_little_noise(noise_multiplier: float, policy: SitePolicy) -> str:

@@ -1,4 +1,4 @@
-"""Files beside a site's ledger: encrypted releases, the head kept apart, and the lock (DP-5.5).
+"""Files beside a site's ledger: encrypted releases, and the head kept apart (DP-5.5).
 
 A file is whole and on the disk, or not there. A release is stored before it is booked, so that the
 same bytes, and never fresh noise, can be sent again. Each file says behind which entry it was to be
@@ -16,7 +16,6 @@ import struct
 from collections.abc import Container
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
@@ -27,6 +26,7 @@ from fedbcs_protocols.binding import encode_fields
 from fedbcs_protocols.errors import BadSignature
 from fedbcs_protocols.identity import SIGNATURE_BYTES, Identity, PublicIdentity
 from fedbcs_secure.errors import LedgerError
+from fedbcs_secure.files import sync_folder, write_durably
 from fedbcs_secure.privacy.chain import Head
 
 MAX_RELEASE_BYTES = 1 << 30
@@ -39,7 +39,6 @@ _NAME = re.compile(r"([0-9a-f]{64})-([0-9]{10})\.release")
 _HEAD = struct.Struct(f">4sBQ32s{SIGNATURE_BYTES}s")
 _HEAD_MAGIC = b"FBLH"
 _HEAD_LABEL = "fedbcs-secure ledger head v1"
-_BINARY = getattr(os, "O_BINARY", 0)
 
 Slot = tuple[bytes, int]
 """A study's digest and a round."""
@@ -77,7 +76,8 @@ class ReleaseFiles:
         head = _RELEASE.pack(_RELEASE_MAGIC, _VERSION, *fields)
         sealed = ChaCha20Poly1305(self.key).encrypt(nonce, data, head)
         try:
-            write_durably(self._path(slot), head, sealed)
+            private_folder(self.folder)
+            write_durably(self._path(slot), head, sealed, mode=0o600)
         except OSError as error:
             raise cannot("store a release in", self.folder, error) from None
 
@@ -200,67 +200,16 @@ class HeadFile:
         fields = head.sequence, head.hash
         signature = identity.sign(encode_fields(_HEAD_LABEL, *fields))
         try:
-            write_durably(self.path, _HEAD.pack(_HEAD_MAGIC, _VERSION, *fields, signature))
+            private_folder(self.path.parent)
+            data = _HEAD.pack(_HEAD_MAGIC, _VERSION, *fields, signature)
+            write_durably(self.path, data, mode=0o600)
         except OSError as error:
             raise cannot("write the ledger's head", self.path, error) from None
 
 
-def write_durably(path: Path, *parts: bytes) -> None:
-    """Replace ``path``, readable by its owner only: temporary file, sync, rename, sync of the
-
-    folder, which is made if it is not there.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.unlink(missing_ok=True)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY
-    with os.fdopen(os.open(temporary, flags, 0o600), "wb") as stream:
-        for part in parts:
-            stream.write(part)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, path)  # noqa: PTH105
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Return when the names in ``folder`` are on the disk."""
-    if os.name == "nt":  # folders cannot be opened there
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def hold(path: Path) -> TextIO | None:
-    """A lock on ``path`` that lasts until what is returned is closed, or the process ends.
-
-    Raises :class:`LedgerError` when another has it. None on Windows, which has no such lock; the
-    head that every commit checks guards it there.
-    """
-    try:
-        import fcntl
-    except ImportError:
-        return None
-    stream = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        stream = path.with_name(path.name + ".lock").open("w")
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        if stream is not None:
-            stream.close()
-        raise LedgerError(
-            f"another process of this site uses the ledger {path}; wait until it has ended: two "
-            "at once could spend one budget twice"
-        ) from None
-    except OSError as error:
-        if stream is not None:
-            stream.close()
-        raise cannot("lock the ledger", path, error) from None
-    return stream
+def private_folder(folder: Path) -> None:
+    """Make ``folder`` if it is not there, for its owner only. Raises :class:`OSError`."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
 
 def cannot(what: str, path: Path, error: OSError) -> LedgerError:

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TextIO
 
 from fedbcs_secure.errors import LedgerError
+from fedbcs_secure.files import lock, sync_folder
 from fedbcs_secure.privacy.chain import MAX_CONTENT_BYTES, START, Head, Row
-from fedbcs_secure.privacy.releases import cannot, hold, sync_folder
+from fedbcs_secure.privacy.releases import cannot, private_folder
 
-_VERSION = 1
+_VERSION = 2
 
 
 _TABLE = (
@@ -45,13 +46,13 @@ _FAILURES = {
 class Store:
     """The rows of a ledger in SQLite, for one process. Every failure is a :class:`LedgerError`."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, lock: TextIO | None) -> None:
-        self._path, self._connection, self._lock = path, connection, lock
+    def __init__(self, path: Path, connection: sqlite3.Connection, held: TextIO | None) -> None:
+        self._path, self._connection, self._held = path, connection, held
 
     @classmethod
     def open(cls, path: Path) -> Store:
         """Take the lock, make the file if there is none, and check that it is a ledger."""
-        lock = hold(path)
+        held = hold(path)
         connection = None
         try:
             with _named(path):
@@ -62,12 +63,12 @@ class Store:
                 sync_folder(path.parent)
                 connection = connect(path)
                 _prepare(path, connection)
-            return cls(path, connection, lock)
+            return cls(path, connection, held)
         except BaseException:
             if connection is not None:
                 connection.close()
-            if lock is not None:
-                lock.close()
+            if held is not None:
+                held.close()
             raise
 
     def rows(self) -> Iterator[Row]:
@@ -111,8 +112,26 @@ class Store:
         """Close the file, then let go of the lock."""
         with _named(self._path):
             self._connection.close()
-        if self._lock is not None:
-            self._lock.close()
+        if self._held is not None:
+            self._held.close()
+
+
+def hold(path: Path) -> TextIO | None:
+    """A lock on the ledger at ``path`` until what is returned is closed, or the process ends.
+
+    Raises :class:`LedgerError` when another has it. None on Windows, which has no such lock; the
+    head that every commit checks guards it there (DP-5.1).
+    """
+    try:
+        private_folder(path.parent)
+        return lock(path)
+    except BlockingIOError:
+        raise LedgerError(
+            f"another process of this site uses the ledger {path}; wait until it has ended: two "
+            "at once could spend one budget twice"
+        ) from None
+    except OSError as error:
+        raise cannot("lock the ledger", path, error) from None
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -137,6 +156,12 @@ def _prepare(path: Path, connection: sqlite3.Connection) -> None:
         run(_TABLE)
         run(f"PRAGMA user_version = {_VERSION}")
         run("COMMIT")
+    elif 0 < version < _VERSION:
+        raise LedgerError(
+            f"the ledger {path} is of version {version}, made by an older program: its entries do "
+            "not say whether patients or single images were hidden. Go on with that program, or "
+            "start a new ledger in another folder if nothing was ever released about a patient"
+        )
     elif version > _VERSION:
         raise LedgerError(
             f"the ledger {path} is of version {version}, made by a newer program; this one knows "

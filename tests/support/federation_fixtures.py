@@ -21,6 +21,7 @@ from fedbcs_secure.federation.dropouts import STAGES
 from fedbcs_secure.federation.journal import Journals
 from fedbcs_secure.federation.keystage import KeyStages
 from fedbcs_secure.federation.layout import Layout
+from fedbcs_secure.federation.readies import KeptReadies, ReadyFile
 from fedbcs_secure.federation.rounds import CONTROL, AnyState, Parties, Train
 from fedbcs_secure.federation.site import SiteRunner
 from fedbcs_secure.federation.state import GlobalState
@@ -138,8 +139,10 @@ class Cast:
     def sites(self, state: GlobalState) -> dict[str, SiteRunner]:
         return {name: self.site(name, state) for name in self.identities}
 
-    def combiner(self, journals: Journals | None = None) -> RoundCombiner:
-        return RoundCombiner(self.server, self.parties, journals)
+    def combiner(
+        self, journals: Journals | None = None, readies: ReadyFile | None = None
+    ) -> RoundCombiner:
+        return RoundCombiner(self.server, self.parties, journals, readies=readies)
 
     def frame(self, kind: Kind, binding: Binding, sequence: int, body: bytes = b"") -> bytes:
         """A frame that the combiner signed, whatever is in it."""
@@ -226,7 +229,8 @@ class Stepwise:
         parties, faults = self.cast.parties, {}
         if parties.study.group_key:
             stages = KeyStages(self.cast.server, parties, Lines(self.sites), faults)
-            self.key_id = stages.run(self.control(), self.start, self.sites).key_id
+            starts = dict.fromkeys(self.sites, self.start)
+            self.key_id = stages.run(self.control(), starts, KeptReadies(parties)).key_id
         else:
             for site in self.sites.values():
                 site.handle(self.start)

@@ -61,6 +61,7 @@ def claim(
         "study": study(name),
         "round": number,
         "state": STATE,
+        "unit": "patient",
         "events": Gaussian(sigma).times(1),
         "patients": patients,
     }

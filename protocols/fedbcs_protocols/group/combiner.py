@@ -43,19 +43,21 @@ class KeyStage:
         self._deal: Deal | None = None
         self._holders: set[int] = set()
 
-    def ready(self, site: str, data: Buffer) -> None:
-        """Take a site's *ready* frame, once."""
+    def ready(self, site: str, data: Buffer) -> bytes:
+        """Take a site's *ready* frame, once; returns the annex in it."""
         place = self._group.names.index(site)
-        standing = self._group.open_ready(data, self._control, place=place)
+        said = self._group.open_ready(data, self._control, place=place)
+        standing = said.standing
         if place in self._ready or self._present:
             raise UnexpectedFrame(site, "its ready frame comes twice, or too late")
         # GK-2.3: the second of two equal keys is its sender's fault alone.
         if any(s.exchange == standing.exchange for s in self._standings.values()):
             raise BadKey(site, "its exchange key is another site's")
         self._ready[place], self._standings[place] = bytes(data), standing
+        return said.annex
 
     def without(self, site: str) -> None:
-        """Go on as if ``site`` had never been ready: it was asked to deal and did not."""
+        """Go on as if ``site`` had never been ready: it did not deal, or its annex is refused."""
         place = self._group.names.index(site)
         del self._ready[place], self._standings[place]
         self._present = b""

@@ -29,19 +29,48 @@ _GIFT = struct.Struct(">IB")
 _GIVEN = struct.Struct(f">II{SECRET_BYTES}s")
 
 
-def ready_limit(sites: int) -> int:
-    """The longest *ready* frame."""
-    return MAX_OVERHEAD_BYTES + Standing.length(sites)
+def ready_limit(sites: int, annex_bytes: int = 0) -> int:
+    """The longest *ready* frame whose annex has this length."""
+    return MAX_OVERHEAD_BYTES + Ready.length(sites, annex_bytes)
 
 
-def present_limit(sites: int) -> int:
+def present_limit(sites: int, annex_bytes: int = 0) -> int:
     """The longest list of *ready* frames."""
-    return frames_limit(sites, ready_limit(sites))
+    return frames_limit(sites, ready_limit(sites, annex_bytes))
 
 
 def present_digest(body: Buffer) -> bytes:
     """Names a list of *ready* frames (GK-3.1)."""
     return hashlib.sha256(b"fedbcs-secure present v1\x00" + bytes(body)).digest()
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A site's standing, and behind it an annex of the study's, which is only bytes here."""
+
+    standing: Standing
+    annex: bytes = b""
+
+    def encode(self, sites: int) -> bytes:
+        return self.standing.encode(sites) + self.annex
+
+    @staticmethod
+    def length(sites: int, annex_bytes: int) -> int:
+        """The exact length of the body, in bytes."""
+        return Standing.length(sites) + annex_bytes
+
+    @classmethod
+    def decode(
+        cls, body: Buffer, *, sender: str, sites: int, round: int, annex_bytes: int
+    ) -> Ready:
+        """Raises :class:`MalformedFrame` or :class:`BadKey` naming the sender."""
+        view, length = memoryview(body), cls.length(sites, annex_bytes)
+        # GK-2.7
+        if len(view) != length:
+            raise MalformedFrame(sender, f"a ready of {len(view)} bytes, not {length}")
+        end = Standing.length(sites)
+        standing = Standing.decode(view[:end], sender=sender, sites=sites, round=round)
+        return cls(standing, bytes(view[end:]))
 
 
 @dataclass(frozen=True)
@@ -89,17 +118,18 @@ class Dealt:
         return b"".join((_LENGTH.pack(len(self.present)), self.present, self.deal))
 
     @staticmethod
-    def limit(sites: int) -> int:
+    def limit(sites: int, annex_bytes: int = 0) -> int:
         """The longest body, in bytes."""
-        return _LENGTH.size + present_limit(sites) + MAX_OVERHEAD_BYTES + Deal.limit(sites)
+        longest = present_limit(sites, annex_bytes)
+        return _LENGTH.size + longest + MAX_OVERHEAD_BYTES + Deal.limit(sites)
 
     @classmethod
-    def decode(cls, body: Buffer, *, sender: str, sites: int) -> Dealt:
+    def decode(cls, body: Buffer, *, sender: str, sites: int, annex_bytes: int = 0) -> Dealt:
         view = memoryview(body)
         if len(view) < _LENGTH.size:
             raise MalformedFrame(sender, f"a deal of {len(view)} bytes")
         (length,) = _LENGTH.unpack_from(view)
-        if length > present_limit(sites) or _LENGTH.size + length > len(view):
+        if length > present_limit(sites, annex_bytes) or _LENGTH.size + length > len(view):
             raise MalformedFrame(sender, "a list of ready frames of an impossible length")
         end = _LENGTH.size + length
         return cls(bytes(view[_LENGTH.size : end]), bytes(view[end:]))

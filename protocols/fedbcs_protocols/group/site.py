@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -12,22 +12,22 @@ from fedbcs_protocols.errors import (
     BadKey,
     BadKeyList,
     Inconsistent,
+    LocalError,
     Refused,
     UnexpectedFrame,
 )
 from fedbcs_protocols.exchange import public_bytes
-from fedbcs_protocols.framelist import decode_frames
 from fedbcs_protocols.group.keyring import MAX_HELD, KeyKeeper, KeyRing
 from fedbcs_protocols.group.messages import (
     Deal,
     Dealt,
+    Ready,
     Taken,
     admitted_limit,
     decode_gift,
     encode_gift,
     helped_length,
     present_digest,
-    present_limit,
     ready_limit,
 )
 from fedbcs_protocols.group.secret import GroupSecret, key_id
@@ -45,19 +45,30 @@ from fedbcs_protocols.wire import (
     seal,
 )
 
+CheckAnnexes = Callable[[Mapping[str, bytes]], None]
+"""Told the annexes in a list of *ready* frames, by site; raises a :class:`PeerError` to refuse."""
+
 
 class SiteKeys:
     """A site's keys of one study: says where it stands, deals, takes, helps, and uses.
 
     The private half of the exchange key lives in this object only, from *ready* to the end of the
     key stage. Every change is kept durably before anything that follows from it leaves.
+    ``check_annexes`` is asked about each list of *ready* frames before anything follows from it.
 
     Raises :class:`Refused` where what the site remembers forbids to go on, and another
     :class:`PeerError` for frames that do not fit; both change nothing.
     """
 
     def __init__(
-        self, group: Group, *, identity: Identity, name: str, study_digest: bytes, keeper: KeyKeeper
+        self,
+        group: Group,
+        *,
+        identity: Identity,
+        name: str,
+        study_digest: bytes,
+        keeper: KeyKeeper,
+        check_annexes: CheckAnnexes | None = None,
     ) -> None:
         self._group = group
         self._identity = identity
@@ -65,6 +76,7 @@ class SiteKeys:
         self._me = group.names.index(name)
         self._study = study_digest
         self._keeper = keeper
+        self._check_annexes = check_annexes
         self._exchange: X25519PrivateKey | None = None
         self._joining: tuple[Binding, X25519PrivateKey] | None = None
         self._ready = b""
@@ -81,13 +93,15 @@ class SiteKeys:
         """Write it durably."""
         self._keeper.write(ring)
 
-    def ready(self, control: Binding) -> bytes:
+    def ready(self, control: Binding, annex: bytes = b"") -> bytes:
         """The signed *ready* frame with a fresh exchange key (GK-2). Raises :class:`Refused`."""
+        if len(annex) != self._group.annex_bytes:
+            raise LocalError(f"an annex of {len(annex)} bytes, not {self._group.annex_bytes}")
         ring = self.ring
         ring.check_refusals()
         self._exchange = X25519PrivateKey.generate()
         standing = ring.standing(public_bytes(self._exchange), control.round)
-        body = standing.encode(self._group.sites)
+        body = Ready(standing, annex).encode(self._group.sites)
         self._ready = self._seal(Kind.READY, control, 0, body)
         return self._ready
 
@@ -105,7 +119,7 @@ class SiteKeys:
     def deal(self, data: Buffer, control: Binding) -> bytes:
         """The signed *deal* frame, asked for by the combiner's *present* frame (GK-3)."""
         group, binding = self._group, _group_binding(control)
-        frame = self._open(data, Kind.PRESENT, binding, 0, present_limit(group.sites))
+        frame = self._open(data, Kind.PRESENT, binding, 0, group.present_limit)
         standings, task = self._task(frame.body, control)
         # GK-2.5
         if task.dealer != self._me:
@@ -126,8 +140,10 @@ class SiteKeys:
     def take(self, data: Buffer, control: Binding) -> bytes:
         """The signed *taken* frame, after the combiner's *dealt* frame (GK-3)."""
         group, binding = self._group, _group_binding(control)
-        frame = self._open(data, Kind.DEALT, binding, 1, Dealt.limit(group.sites))
-        dealt = Dealt.decode(frame.body, sender=COMBINER, sites=group.sites)
+        frame = self._open(data, Kind.DEALT, binding, 1, group.dealt_limit)
+        dealt = Dealt.decode(
+            frame.body, sender=COMBINER, sites=group.sites, annex_bytes=group.annex_bytes
+        )
         standings, task = self._task(dealt.present, control)
         dealer = group.names[task.dealer]
         inner = open_frame(
@@ -259,17 +275,14 @@ class SiteKeys:
 
     def _task(self, present: Buffer, control: Binding) -> tuple[Mapping[int, Standing], Task]:
         self.ring.check_refusals()
-        standings = self._group.read_present(present, control)
+        said = self._group.read_present(present, control)
         # GK-3.3
-        frames = decode_frames(
-            present,
-            sender=COMBINER,
-            sites=self._group.sites,
-            longest=ready_limit(self._group.sites),
-            what="list of ready sites",
-        )
-        if not self._ready or frames[self._me] != self._ready:
+        if not self._ready or self._group.present_frames(present)[self._me] != self._ready:
             raise BadKeyList(COMBINER, "this site's own frame was replaced or left out")
+        # GK-3.8
+        if self._check_annexes is not None:
+            self._check_annexes({self._group.names[place]: r.annex for place, r in said.items()})
+        standings = {place: ready.standing for place, ready in said.items()}
         task = self._group.task(standings, control.round)
         if task is None:
             raise UnexpectedFrame(COMBINER, "nobody needs a key")

@@ -16,6 +16,7 @@ from fedbcs_protocols.group import KeyRing, Standing
 from fedbcs_protocols.group.messages import (
     Deal,
     Dealt,
+    Ready,
     Taken,
     decode_gift,
     encode_gift,
@@ -100,6 +101,14 @@ def standing(data: bytes) -> None:
     taken = Standing.decode(body, sender=SENDER, sites=SITES, round=round_)
     require(taken.epoch <= 2**32 - 2**16 and taken.began <= round_, "an epoch to come")
     require(int.from_bytes(taken.exchange, "little") < 2**255 - 19, "a second spelling of a key")
+    same(taken.encode(SITES), body)
+
+
+def ready(data: bytes) -> None:
+    """As a standing, with an annex of 40 bytes."""
+    round_, body = (data[0] if data else 0), data[1:]
+    taken = Ready.decode(body, sender=SENDER, sites=SITES, round=round_, annex_bytes=40)
+    require(len(taken.annex) == 40, "an annex of another length")
     same(taken.encode(SITES), body)
 
 

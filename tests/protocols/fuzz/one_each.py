@@ -119,6 +119,13 @@ ONE_EACH = (
     ),
     Target("frame_list", decoders.frame_list, (MalformedFrame,), _LISTS, slots=6),
     Target("standing", decoders.standing, (MalformedFrame, BadKey), _STANDINGS, slots=6),
+    Target(
+        "ready",
+        decoders.ready,
+        (MalformedFrame, BadKey),
+        tuple(each + bytes(40) for each in _STANDINGS),
+        slots=6,
+    ),
     Target("deal", decoders.deal, (MalformedFrame,), (_DEAL, _DEAL[:36] + b"\0\x08"), slots=6),
     Target(
         "dealt",

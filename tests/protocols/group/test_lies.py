@@ -251,7 +251,8 @@ def test_a_key_under_another_name(stage: Stage, victim: Victim) -> None:
     dealer = cast.site("site0")
     ready = dealer.ready(cast.control)
     body = changed_list(stage, site0=ready)
-    standings = cast.group.read_present(body, cast.control)
+    said = cast.group.read_present(body, cast.control)
+    standings = {place: ready.standing for place, ready in said.items()}
     key_id = b"k" * 32
     wrapped = tuple(
         dealer._envelope(3, key_id, body, cast.binding, standings, 0, to).seal(

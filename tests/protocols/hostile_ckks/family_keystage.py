@@ -79,7 +79,8 @@ def rewrapped(stage: Stage, raw: bytes, name: bytes | None = None, epoch: int = 
     dealer = cast.site("site0")
     ready = dealer.ready(cast.control)
     body = cast.present({**stage.readies, "site0": ready})
-    standings = cast.group.read_present(body, cast.control)
+    said = cast.group.read_present(body, cast.control)
+    standings = {place: ready.standing for place, ready in said.items()}
     named = name or key_id(raw)
     wrapped = tuple(
         dealer._envelope(epoch, named, body, cast.binding, standings, 0, to).seal(

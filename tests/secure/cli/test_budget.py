@@ -45,6 +45,8 @@ def test_a_simulated_site(simulated: Path) -> None:
     (study,) = said["studies"]
     assert (study["rounds"], study["epsilon"]) == (2, pytest.approx(expected))
     assert said["head"]["sequence"] == 4
+    assert (said["unit"], study["unit"]) == ("patient", "patient")
+    assert [row.get("unit") for row in said["history"]] == [None, None, "patient", "patient"]
     # It changed nothing.
     assert state("--site-dir", str(simulated / "ledgers" / "B")) == said
 
@@ -95,6 +97,46 @@ def test_a_site_with_keys_of_its_own(tmp_path: Path) -> None:
     nobody = run("budget", *where)
     assert nobody.returncode == 1
     assert "nobody to ask" in nobody.stderr
+
+
+def test_images_that_were_hidden_where_patients_are_asked_for(tmp_path: Path) -> None:
+    """DP-5.10: a figure that is infinite is not passed over, and it is said why."""
+    site, words = tmp_path / "site", tmp_path / "words"
+    words.write_text("rowan kettle birch 19\n")
+    words.chmod(0o600)
+    secrets = keyfile.create(site, keyfile.passphrase_in(words))
+    policy = site / "site.toml"
+    policy.write_text('[policy]\nunit = "slice"\n')
+    with Ledger.open(
+        site / "ledger.sqlite",
+        head=site / "ledger.head",
+        identity=secrets.identity,
+        storage_key=secrets.storage_key,
+        policy=load_policy(policy),
+    ) as ledger:
+        ledger.release(claim("A", 0, sigma=5.0, unit="slice"), lambda: b"noise")
+        ledger.release(claim("B", 0, sigma=5.0), lambda: b"noise")
+    file = tmp_path / "next.toml"
+    file.write_text("[privacy]\nnoise_multiplier = 5\nsampling_rate = 0.5\nsteps = 2\n")
+    where = ("--site-dir", str(site), "--passphrase-file", str(words))
+    said = state(*where)
+    assert (said["unit"], said["epsilon"]) == (
+        "slice",
+        pytest.approx(cost(Gaussian(5.0).times(2), 1e-5)),
+    )
+    assert [row.get("unit") for row in said["history"][2:]] == ["slice", "patient"]
+    assert [s["unit"] for s in said["studies"]] == ["slice", "patient"]
+    text = run("budget", *where).stdout
+    assert "by the image worst off" in text
+    assert text.count("hides single images") == 1
+    policy.write_text("")
+    said = state(*where, "--study", str(file))
+    assert (said["unit"], said["epsilon"], said["remaining"]) == ("patient", None, 0)
+    assert [s["epsilon"] is None for s in said["studies"]] == [True, False]
+    assert (said["next"]["unit"], said["next"]["within_cap"]) == ("patient", False)
+    text = run("budget", *where, "--study", str(file)).stdout
+    for part in ("epsilon infinite of 8", "a release hid single images only", "above the cap"):
+        assert part in text
 
 
 def test_no_ledger(tmp_path: Path) -> None:

@@ -19,8 +19,9 @@ from crashes import Crash
 
 from fedbcs_protocols.group import KeyRing
 from fedbcs_protocols.group.secret import GroupSecret
+from fedbcs_secure import files
 from fedbcs_secure.errors import KeyFileError, RunFolderError
-from fedbcs_secure.federation import durable, keyfile
+from fedbcs_secure.federation import keyfile
 from fedbcs_secure.federation.filekeys import FileKeys
 from fedbcs_secure.federation.keyfile import (
     Keyring,
@@ -570,7 +571,7 @@ def test_two_that_make_a_key_at_once(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     keys = FileKeys(tmp_path / "absent" / "ring", STORAGE)
     for use in (keys.read, lambda: keys.write(RING)):
-        with pytest.raises(RunFolderError, match="cannot use keys"):
+        with pytest.raises(RunFolderError, match="cannot lock keys"):
             use()
 
 
@@ -691,7 +692,7 @@ def test_a_folder_that_is_read_only(folder: Path) -> None:
         create(folder, WORDS)
 
 
-CALLS = ("os.open", "os.fsync", "os.replace", "durable.sync_folder")
+CALLS = ("os.open", "os.fsync", "os.replace", "files.sync_folder")
 
 
 def crash_before(monkeypatch: pytest.MonkeyPatch, at: int) -> list[str]:
@@ -708,7 +709,7 @@ def crash_before(monkeypatch: pytest.MonkeyPatch, at: int) -> list[str]:
         return call
 
     for name in CALLS:
-        module, function = (os, name[3:]) if name.startswith("os.") else (durable, name[8:])
+        module, function = (os, name[3:]) if name.startswith("os.") else (files, name[6:])
         monkeypatch.setattr(module, function, dying(name, getattr(module, function)))
     return calls
 

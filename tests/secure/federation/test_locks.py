@@ -81,10 +81,10 @@ def test_the_lock_outlives_the_file(tmp_path: Path) -> None:
 
 
 def test_a_folder_where_no_lock_can_be(tmp_path: Path) -> None:
-    with pytest.raises(RunFolderError, match=r"cannot use keys .*No such file"):
+    with pytest.raises(RunFolderError, match=r"cannot lock keys .*No such file"):
         hold(tmp_path / "absent" / "ring", "keys", "why")
     (tmp_path / "ring.lock").mkdir()
-    with pytest.raises(RunFolderError, match="cannot use keys"):
+    with pytest.raises(RunFolderError, match="cannot lock keys"):
         hold(tmp_path / "ring", "keys", "why")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from tiny import SETTINGS, tiny_simulation
 
 from fedbcs_protocols.errors import Refused
 from fedbcs_protocols.identity import Identity
+from fedbcs_secure.federation.events import RoundFinished
 from fedbcs_secure.federation.runfolder import RunFolder
 from fedbcs_secure.federation.simulated_books import FOLDER, study_policy
 from fedbcs_secure.federation.simulation import Simulation
@@ -146,3 +148,30 @@ def test_the_policy_of_a_simulation_allows_its_study_and_no_more(tmp_path: Path)
     assert policy.local_epsilon is None
     shared = simulation(tmp_path / "shared", privacy={"noise": "shared"}).study
     assert study_policy(shared).local_epsilon > study_policy(shared).epsilon  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("sites", ["A", "AB"])
+def test_ledgers_that_were_put_back_before_a_run_is_resumed(tmp_path: Path, sites: str) -> None:
+    """RO-7.4: whole folders, so that no file beside a ledger shows it; the frames do."""
+    run = simulation(tmp_path / "run")
+    ledgers = run.folder.path / FOLDER
+
+    def stop(event: object) -> None:
+        if isinstance(event, RoundFinished) and event.round == 0:
+            for site in sites:
+                shutil.copytree(ledgers / site, tmp_path / site)
+        if isinstance(event, RoundFinished) and event.round == 1:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        again(run, observer=stop).run()
+    for site in sites:
+        shutil.rmtree(ledgers / site)
+        shutil.copytree(tmp_path / site, ledgers / site)
+    if sites == "A":
+        summary = again(run).run()
+        assert summary["rounds_missed"] == {"A": 1, "B": 0, "C": 0, "D": 0}
+        assert summary["sites"]["A"]["privacy"]["releases"] == 1
+    else:
+        with pytest.raises(Refused, match=r"(?s)site A: this site's ledger is older than what"):
+            again(run).run()

@@ -15,21 +15,17 @@ from ledger_support import IDENTITY, OTHER, STATE, cheap, fields_of, study
 
 from fedbcs_secure.errors import LedgerError
 from fedbcs_secure.privacy.audit import Verified, audit
-from fedbcs_secure.privacy.chain import (
+from fedbcs_secure.privacy.chain import START, Book, Head, Row, seal
+from fedbcs_secure.privacy.entries import (
     MAX_TIME_CHARACTERS,
-    START,
     Body,
-    Book,
     Entry,
-    Head,
     Opened,
     PolicyChange,
     Refusal,
     Release,
-    Row,
-    seal,
 )
-from fedbcs_secure.privacy.events import Events, Gaussian
+from fedbcs_secure.privacy.events import UNITS, Events, Gaussian, Unit
 from fedbcs_secure.privacy.histories import Histories, History, worst
 from fedbcs_secure.privacy.policy import Reason, SitePolicy
 
@@ -46,9 +42,10 @@ def release(
     events: Events = ONE,
     *patients: str,
     alone: Events | None = None,
+    unit: Unit = "patient",
 ) -> Release:
     people = hashes(*(patients or ("p", "q")))
-    return Release(study(name), number, STATE, events, alone or events, b"d" * 32, people)
+    return Release(study(name), number, STATE, unit, events, alone or events, b"d" * 32, people)
 
 
 def policy(**changes: object) -> PolicyChange:
@@ -95,6 +92,7 @@ BODIES = st.one_of(
             st.integers(1, 1000),
         ),
         st.text(max_size=4),
+        unit=st.sampled_from(UNITS),
     ),
     st.builds(
         Refusal,
@@ -136,8 +134,9 @@ def test_an_entry_is_hashed_and_signed_as_the_clause_says() -> None:
         IDENTITY.public.verify(row.signature, message)
         assert encoded(*fields_of(row.content)) == row.content
         previous = row.hash
-    content = encoded("release", "noon", study("A"), 0, STATE, "[[4.0,1.0,1]]", "[[4.0,1.0,1]]")
-    assert FINE[2].content == content + encoded(b"d" * 32, hashes("p", "q"))
+    content = encoded("release", "noon", study("A"), 0, STATE, "patient")
+    costs = encoded("[[4.0,1.0,1]]", "[[4.0,1.0,1]]")
+    assert FINE[2].content == content + costs + encoded(b"d" * 32, hashes("p", "q"))
     assert FINE[3].content == encoded("refusal", "noon", study("A"), 1, "budget", "9.5")
 
 
@@ -200,6 +199,7 @@ def test_the_ledger_of_another_site_is_found() -> None:
         ([OPENED, policy(), release(events=Gaussian(0.4).times(1))], 3, "less noise"),
         ([OPENED, policy(), release(alone=Gaussian(2.0).times(1))], 3, "shared noise"),
         ([OPENED, policy(studies=[]), release()], 3, "not approved"),
+        ([OPENED, policy(), release(unit="slice")], 3, "asked for patients to be hidden"),
     ],
 )
 def test_a_chain_that_breaks_the_rules_is_found_though_it_is_signed(
@@ -261,6 +261,8 @@ def test_the_cap_on_what_colluding_sites_see_is_audited() -> None:
         lambda: replace(release(), patients=hashes("p", "q")[::-1][:16] + bytes(16)),
         lambda: replace(release(), patients=hashes("p") + b"x"),
         lambda: replace(release(), events=Events()),
+        lambda: replace(release(), unit="image"),
+        lambda: replace(release(), unit=b"slice"),
         lambda: Refusal(study("A"), 0, Reason.BUDGET, -1.0),
         lambda: Refusal(study("A"), 0, Reason.BUDGET, math.nan),
         lambda: Opened(b"short", b"k" * 32),
@@ -341,7 +343,9 @@ def test_the_spend_is_the_largest_of_any_patient(
         histories.add(hashes(*people), History(once, once))
         lists |= {p: lists[p] + once for p in people}
     costs = {p: cheap(events, 1e-5) if events else 0.0 for p, events in lists.items()}
-    assert histories.worst(lambda events: cheap(events, 1e-5)) == pytest.approx(max(costs.values()))
+    assert histories.spend("patient", lambda events: cheap(events, 1e-5)) == pytest.approx(
+        max(costs.values())
+    )
     after = histories.after(hashes(*asked), History(ONE, ONE))
     assert {h.events for h in after} == {lists[p] + ONE for p in asked}
 
@@ -352,7 +356,7 @@ def test_a_data_set_with_one_patient_more_does_not_start_afresh() -> None:
     histories.add(hashes(*first), History(ONE.times(5), ONE.times(5)))
     histories.add(hashes(*first, "new"), History(ONE.times(5), ONE.times(5)))
     assert {h.events for h in histories.different()} == {ONE.times(5), ONE.times(10)}
-    assert histories.worst(lambda e: cheap(e, 1e-5)) == cheap(ONE.times(10), 1e-5)
+    assert histories.spend("patient", lambda e: cheap(e, 1e-5)) == cheap(ONE.times(10), 1e-5)
 
 
 def test_patients_with_the_same_history_are_counted_once() -> None:

@@ -68,9 +68,10 @@ def test_a_release_is_booked_stored_and_the_same_again(tmp_path: Path) -> None:
         assert ledger.release(claim(sigma=4.0), never) == first
     rows = [fields_of(content) for _, content, _, _ in rows_of(tmp_path)]
     assert [row[0] for row in rows] == ["opened", "policy", "release"]
-    assert rows[2][1:7] == ["noon", study("A"), 0, STATE, "[[4.0,1.0,1]]", "[[4.0,1.0,1]]"]
-    assert rows[2][7] == hashlib.sha256(first).digest()
-    assert len(rows[2][8]) == 16 * len(PEOPLE)
+    assert rows[2][1:6] == ["noon", study("A"), 0, STATE, "patient"]
+    assert rows[2][6:8] == ["[[4.0,1.0,1]]", "[[4.0,1.0,1]]"]
+    assert rows[2][8] == hashlib.sha256(first).digest()
+    assert len(rows[2][9]) == 16 * len(PEOPLE)
 
 
 def test_no_patient_and_no_release_is_readable_on_the_disk(tmp_path: Path) -> None:
@@ -223,7 +224,7 @@ def test_the_worst_patient_counts_over_overlapping_cohorts(ledger: Ledger) -> No
     one = Gaussian(4.0).times(1)
     assert ledger.spent() == cheap(one.times(2), 1e-5)
     for people, times in (("a", 2), ("c", 3), ("ag", 2), ("z", 1), ("ez", 3)):
-        assert ledger.would_cost(one, people) == cheap(one.times(times), 1e-5)
+        assert ledger.would_cost(one, people, "patient") == cheap(one.times(times), 1e-5)
     assert ledger.remaining == 3 - ledger.spent()
     assert ledger.statement().studies[0].epsilon == cheap(one, 1e-5)
 
@@ -238,9 +239,9 @@ def test_one_patient_more_is_no_new_data_set(ledger: Ledger) -> None:
 def test_a_patient_is_known_by_either_spelling_of_a_letter(ledger: Ledger) -> None:
     release(ledger, "A", 0, frozenset({"M\u00fcller"}))
     one = Gaussian(4.0).times(1)
-    assert ledger.would_cost(one, {"Mu\u0308ller"}) == cheap(one.times(2), 1e-5)
-    assert ledger.would_cost(one, {"Muller"}) == cheap(one, 1e-5)
-    assert ledger.would_cost(one, {"\udcff of a file's name"}) == cheap(one, 1e-5)
+    assert ledger.would_cost(one, {"Mu\u0308ller"}, "patient") == cheap(one.times(2), 1e-5)
+    assert ledger.would_cost(one, {"Muller"}, "patient") == cheap(one, 1e-5)
+    assert ledger.would_cost(one, {"\udcff of a file's name"}, "patient") == cheap(one, 1e-5)
 
 
 def test_a_statement_says_it_all(ledger: Ledger) -> None:
@@ -327,6 +328,66 @@ def test_a_second_process_is_told(tmp_path: Path) -> None:
         release(ledger, "A", 1)
     other = subprocess.run(order, env=environment, capture_output=True, text=True, check=False)
     assert other.returncode == 0, other.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no fork there")
+def test_processes_that_want_one_round_at_once_get_one_release(tmp_path: Path) -> None:
+    """Each tries until the ledger is free; whoever comes first draws, all others get the same."""
+    script = """
+import os, sys
+from pathlib import Path
+from ledger_support import claim, open_ledger
+from fedbcs_secure.errors import LedgerError
+folder, (ready, go), told = Path(sys.argv[1]), os.pipe(), 0
+children = []
+for number in range(5):
+    children.append(os.fork())
+    if children[-1] == 0:
+        os.close(go)
+        os.read(ready, 1)  # until all are there
+        while True:
+            try:
+                with open_ledger(folder) as ledger:
+                    data = ledger.release(claim(), lambda: os.urandom(40))
+                break
+            except LedgerError as error:
+                assert "another process of this site uses the ledger" in str(error), error
+                told += 1
+        (folder / f"got{number}").write_bytes(data)
+        os._exit(10 if told else 0)
+os.close(go)
+ends = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+assert set(ends) <= {0, 10} and 10 in ends, ends
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    order = [sys.executable, "-c", script, str(tmp_path)]
+    run = subprocess.run(order, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    (data,) = {path.read_bytes() for path in tmp_path.glob("got*")}
+    assert len(list(tmp_path.glob("got*"))) == 5
+    with open_ledger(tmp_path) as ledger:
+        assert ledger.release(claim(), never) == data
+        assert ledger.verify().releases == 1
+
+
+def test_where_there_is_no_lock_the_second_cannot_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DP-5.1, as on Windows: two that are open at once never spend twice for one round."""
+    monkeypatch.setattr(module, "hold", lambda path: None)
+    with open_ledger(tmp_path) as one, open_ledger(tmp_path) as two:
+        release(one, "A", 0)
+        with pytest.raises(LedgerError, match="another program wrote"):
+            release(two, "A", 0)
+        with pytest.raises(LedgerError, match="open it again"):
+            release(two, "A", 1)
+        assert one.verify().releases == 1
+        # The second wrote over the file of the round: what is lost is the bytes, not a budget.
+        with pytest.raises(PolicyRefused, match="no longer has the bytes"):
+            one.release(claim("A", 0), never)
+    with open_ledger(tmp_path) as ledger:
+        assert ledger.verify().releases == 1
+        assert ledger.spent() == cheap(Gaussian(4.0).times(1), 1e-5)
 
 
 def test_a_forked_child_cannot_use_it_and_does_no_harm(tmp_path: Path) -> None:
@@ -512,26 +573,41 @@ def test_a_full_disk_while_booking_releases_nothing(tmp_path: Path) -> None:
         release(ledger, "A", ledger.verify().releases)
 
 
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [(errno.ENOSPC, "No space left on device"), (errno.EROFS, "Read-only file system")],
+)
 @pytest.mark.parametrize("step", ["store", "head"])
-def test_a_full_disk_around_booking_releases_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+def test_a_full_or_read_only_disk_around_booking_releases_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, number: int, said: str
 ) -> None:
     """While the release is stored nothing is spent; while the head is, the bytes come next time."""
     replace = os.replace
 
     def full(source: Path, target: Path) -> None:
         if (Path(target).name == "head") == (step == "head"):
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise OSError(number, said)
         replace(source, target)
 
     with open_ledger(tmp_path) as ledger, monkeypatch.context() as patch:
         patch.setattr(os, "replace", full)
-        with pytest.raises(LedgerError, match=r"No space left on device. Nothing was released"):
+        with pytest.raises(LedgerError, match=f"{said}. Nothing was released"):
             ledger.release(claim(), lambda: b"first")
     with open_ledger(tmp_path) as ledger:
         assert ledger.verify().releases == (step == "head")
         expected = b"first" if step == "head" else b"second"
         assert ledger.release(claim(), lambda: b"second") == expected
+
+
+def test_a_refusal_that_cannot_be_booked_is_no_release_either(tmp_path: Path) -> None:
+    with open_ledger(tmp_path, CAP) as ledger:
+        ledger._store._connection.execute("PRAGMA query_only = ON")
+        with pytest.raises(LedgerError, match=r"read-only. Nothing was released"):
+            ledger.release(claim(sigma=1.0), never)
+        with pytest.raises(LedgerError, match="open it again"):
+            release(ledger, "A", 1)
+    with open_ledger(tmp_path, CAP) as ledger:
+        assert (ledger.verify().refusals, ledger.spent()) == (0, 0)
 
 
 def test_a_read_only_ledger_releases_nothing(tmp_path: Path) -> None:
@@ -579,9 +655,9 @@ def test_a_ledger_of_a_newer_program_is_left_alone(tmp_path: Path) -> None:
     with open_ledger(tmp_path):
         pass
     with sqlite3.connect(tmp_path / "ledger.sqlite") as connection:
-        connection.execute("PRAGMA user_version = 2")
+        connection.execute("PRAGMA user_version = 3")
     connection.close()
-    with pytest.raises(LedgerError, match="of version 2, made by a newer program"):
+    with pytest.raises(LedgerError, match="of version 3, made by a newer program"):
         open_ledger(tmp_path)
 
 
@@ -745,11 +821,11 @@ def independent(rows: list[tuple[int, bytes, bytes, bytes]], delta: float) -> fl
         if kind != "release":
             continue
         cost = 0.0
-        for part in fields[3].strip("[]").split("],["):
+        for part in fields[4].strip("[]").split("],["):
             sigma, rate, count = part.split(",")
             cost += int(count) * float(rate) ** 2 / (2 * float(sigma) ** 2)
-        for at in range(0, len(fields[6]), 16):
-            rho[fields[6][at : at + 16]] += cost
+        for at in range(0, len(fields[7]), 16):
+            rho[fields[7][at : at + 16]] += cost
     worst = max(rho.values(), default=0.0)
     return worst + 2 * math.sqrt(worst * math.log(1 / delta))
 

@@ -96,7 +96,7 @@ def booked(folder: Path) -> dict[tuple[str, str], str]:
         if kind == "release":
             slot = fields[0].hex(), str(fields[1])
             assert slot not in found
-            found[slot] = fields[5].hex()
+            found[slot] = fields[6].hex()
     return found
 
 
@@ -150,9 +150,11 @@ def test_a_ledger_that_is_killed_anywhere_goes_on(killed: Killed, moments: list[
         assert killed.run(name, at) == -signal.SIGKILL, moment
         before = killed.drawn(name)
         check_after_kill(killed, name)
-        entries = booked(killed.folder / name)
+        entries, rows = booked(killed.folder / name), rows_of(killed.folder / name)
         assert killed.run(name) == 0, moment
         check_after_rerun(killed, name, 3)
+        # What was on the disk stays as it was, sent or not.
+        assert rows_of(killed.folder / name)[: len(rows)] == rows, moment
         again = killed.drawn(name) - before
         assert not set(again) & set(entries), moment
         assert max(killed.drawn(name).values()) <= 2

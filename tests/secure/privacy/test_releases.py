@@ -14,7 +14,8 @@ from ledger_support import IDENTITY, OTHER, STATE, STORAGE_KEY, study
 from fedbcs_secure.errors import LedgerError
 from fedbcs_secure.privacy import releases
 from fedbcs_secure.privacy.chain import START, Head
-from fedbcs_secure.privacy.releases import HeadFile, ReleaseFiles, hold, purpose_key
+from fedbcs_secure.privacy.releases import HeadFile, ReleaseFiles, purpose_key
+from fedbcs_secure.privacy.store import hold
 
 KEY = purpose_key(STORAGE_KEY, "releases")
 SLOT = study("A"), 3

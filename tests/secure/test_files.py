@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 import pytest
 
-from fedbcs_secure.federation.durable import sync_folder, write_durably
+from fedbcs_secure.files import lock, sync_folder, write_durably
 
 
 def test_the_file_is_replaced(tmp_path: Path) -> None:
@@ -65,6 +66,30 @@ def test_a_failure_leaves_the_old_file(
     assert path.read_bytes() == b"old"
     write_durably(path, b"new")
     assert path.read_bytes() == b"new"
+
+
+def test_parts_follow_each_other_and_the_mode_is_kept(tmp_path: Path) -> None:
+    write_durably(tmp_path / "a.txt", b"one", b"", b"two", mode=0o600)
+    assert (tmp_path / "a.txt").read_bytes() == b"onetwo"
+    if os.name != "nt":
+        assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == 0o600
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such lock there")
+def test_one_lock_at_a_time_until_it_is_closed(tmp_path: Path) -> None:
+    first = lock(tmp_path / "a.txt")
+    assert first is not None
+    with pytest.raises(BlockingIOError):
+        lock(tmp_path / "a.txt")
+    other = lock(tmp_path / "b.txt")
+    assert other is not None
+    other.close()
+    first.close()
+    again = lock(tmp_path / "a.txt")
+    assert again is not None
+    again.close()
+    with pytest.raises(FileNotFoundError):
+        lock(tmp_path / "absent" / "a.txt")
 
 
 def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
