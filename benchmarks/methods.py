@@ -36,10 +36,11 @@ def one_run(folder: Path, flags: dict[str, Any]) -> dict[str, Any]:
     Ends the program when the folder holds a run of other flags or other data sizes.
     """
     study, settings = study_and_settings(None, flags)
-    study = study.model_copy(update={"data": fitting_contract(settings.data, study.data)})
+    data = fitting_contract(settings.data, study.data)
+    study = study.model_copy(update={"data": data}).resolved()
     dataset = read(study, settings)
     check_dataset(study, dataset)
-    study = with_roster(study.resolved(), dataset)
+    study = with_roster(study, dataset)
     if (folder / "study.toml").exists():
         run = RunFolder.open(folder)
         if run.document()[0] != study:

@@ -9,6 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Method = Literal["fedbcs", "fedavg", "fedprox", "local", "pooled"]
 Protection = Literal["secagg", "ckks", "none"]
 Alignment = Literal["gentle", "faithful", "off"]
+Part = Literal[
+    "enc0", "enc1", "enc2", "enc3", "mid", "up3", "up2", "up1", "up0",
+    "dec3", "dec2", "dec1", "dec0", "fsr", "fusion",
+]  # fmt: skip
 SiteName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,31}$")]
 
 
@@ -30,6 +34,9 @@ class DataContract(Section):
     """How a 3-D volume is taken: single slices, or each slice with both neighbours as channels."""
     validation_fraction: float = Field(0.1, ge=0, lt=0.5)
     test_fraction: float = Field(0.2, ge=0, lt=0.9)
+    split: Literal["counts", "independent"] | None = None
+    """By exact counts, or each patient by a hash alone, so that none moves another (what a promise
+    to a patient rests on); None: independent with ``[privacy]``, else counts."""
 
     @model_validator(mode="after")
     def _consistent(self) -> DataContract:
@@ -55,6 +62,9 @@ class ModelConfig(Section):
     """Channels of one fused level (d); None: 16 for gentle alignment, 8·width for faithful."""
     initial: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
     """SHA-256 of the weights that the study starts from, as of a model file; None: its seed's."""
+    frozen: tuple[Part, ...] = ()
+    """Parts of the network that stay as they start. Noise grows with the number of weights that
+    are trained, and most of them are in the deep levels: enc3, mid, up3, dec3."""
 
 
 class Training(Section):
@@ -62,11 +72,16 @@ class Training(Section):
 
     optimizer: Literal["adam", "sgd"] = "adam"
     lr: float = Field(1e-3, gt=0, le=10)
+    lr_end: float = Field(1.0, gt=0, le=1)
+    """Learning rate of the last round over that of the first; it falls evenly between them."""
     momentum: float = Field(0.0, ge=0, lt=1, description="of SGD, within a round")
     weight_decay: float = Field(1e-4, ge=0, le=1)
     batch_size: int = Field(6, ge=1, le=1024)
     local_epochs: int = Field(1, ge=1, le=100)
     augment: bool = True
+    foreground_weight: float = Field(1.0, gt=0, le=1000)
+    """Weight of a pixel of any class but the background in the cross-entropy: a number that is
+    agreed beforehand, never a statistic of the data."""
     prox_mu: float = Field(0.01, ge=0, description="used by method fedprox only")
 
 

@@ -129,6 +129,11 @@ class Study(Section):
                 'privacy.noise = "shared": two sums over one state differ by a single site, with '
                 "its own noise alone; max_reused_states must be 0"
             )
+        if self.data.split == "counts":
+            raise ValueError(
+                'privacy: data.split = "counts" lets one patient more move others in and out of '
+                'training; use "independent"'
+            )
         if privacy.unit == "slice" and (
             self.data.volume == "stack3" or self.data.scaling != "fixed"
         ):
@@ -271,7 +276,9 @@ class Study(Section):
                 "fused_width": pick(self.model.fused_width, 16 if gentle else 8 * self.model.width),
             }
         )
-        update: dict[str, Any] = {"alignment": alignment, "model": model}
+        split = "counts" if self.privacy is None else "independent"
+        data = self.data.model_copy(update={"split": pick(self.data.split, split)})
+        update: dict[str, Any] = {"alignment": alignment, "model": model, "data": data}
         if self.federated and self.roster:
             update["threshold"], update["colluders"] = self.terms
         return self.model_copy(update=update)

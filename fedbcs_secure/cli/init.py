@@ -14,6 +14,8 @@ EPILOG = """
 
 fedbcs-secure init
 
+fedbcs-secure init --private private.toml && fedbcs-secure simulate --study private.toml
+
 fedbcs-secure init studies/prostate.toml && fedbcs-secure simulate --study studies/prostate.toml
 """
 
@@ -44,19 +46,23 @@ scaling = "minmax"           # minmax | percentile99 | fixed (8-bit / 255)
 volume = "slices"            # 3-D files: slices | stack3 (each slice with its neighbours)
 # validation_fraction = 0.1  # of the training patients, where the source does not say
 # test_fraction = 0.2
+# split = "counts"           # counts | independent (each patient by a hash alone)
 
 [model]
 width = 32                   # channels of the first level; 16 trains well on a laptop
 # norm = "instance"          # instance | group | batch
 # fsr = "published"          # off | published | all; off unless method = "fedbcs"
+# frozen = []                # parts that are not trained, by name
 
 [training]
 optimizer = "adam"           # adam | sgd
 lr = 1e-3
+# lr_end = 1.0               # share of it that is left in the last round
 batch_size = 6
 local_epochs = 1
 # weight_decay = 1e-4
 # augment = true
+# foreground_weight = 1.0    # of a pixel that is no background; never a statistic of the data
 # prox_mu = 0.01             # method = "fedprox"
 
 [alignment]
@@ -68,7 +74,8 @@ form = "gentle"              # gentle | faithful (the paper's formula) | off
 [codec]
 # bits = 16                  # of one quantised value
 
-# Differential privacy: take the ## off. See `fedbcs-secure plan` for what it costs.
+# Differential privacy: take the ## off, or see `fedbcs-secure init --private`.
+# `fedbcs-secure plan` tells what it costs.
 ## [privacy]
 ## epsilon = 8               # becomes noise_multiplier, the least that keeps it
 ## delta = 1e-5              # well below 1 / patients of a site
@@ -88,11 +95,49 @@ data = "synthetic-mri"       # manifest.csv | data folder | synthetic-mri | synt
 # device = "auto"            # auto | cpu | cuda | mps
 """
 
+_PRIVATE = (
+    ('method = "fedbcs" ', 'method = "fedavg" '),
+    ("rounds = 20\n", "rounds = 40\n"),
+    ("size_px = 128 ", "size_px = 64  "),
+    ("width = 32 ", "width = 8  "),
+    (
+        "# frozen = []                # parts that are not trained, by name",
+        'frozen = ["enc3", "mid", "up3", "dec3"]   # not trained: most weights, most noise',
+    ),
+    ('optimizer = "adam" ', 'optimizer = "sgd"  '),
+    ("lr = 1e-3\n", "lr = 10.0                    # 5 from a pre-trained start\n"),
+    ("# lr_end = 1.0 ", "lr_end = 0.025 "),
+    ("# foreground_weight = 1.0  ", "foreground_weight = 10.0   "),
+    ("## [privacy]", "[privacy]"),
+    ("## epsilon = 8    ", "epsilon = 8       "),
+    ("## delta = 1e-5   ", "delta = 1e-4      "),
+    ("## clip = 0.2     ", "clip = 0.2        "),
+    ("## sampling_rate = 0.2 ", "sampling_rate = 0.5    "),
+    ("## steps = 5      ", "steps = 1         "),
+    (
+        'data = "synthetic-mri" ',
+        'patients = 120               # of a synthetic source\ndata = "synthetic-mri" ',
+    ),
+)
+"""What suits differential privacy (docs/results.md): few large steps on few weights."""
+
+
+def private_template() -> str:
+    """The commented study file with differential privacy."""
+    text = TEMPLATE
+    for usual, private in _PRIVATE:
+        text = text.replace(usual, private, 1)
+    return text
+
 
 def init(
     path: Annotated[Path, typer.Argument(metavar="[FILE]", help="Where to write it.")] = Path(
         "study.toml"
     ),
+    private: Annotated[
+        bool,
+        typer.Option("--private", help="With differential privacy, and what suits it."),
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
 ) -> None:
     """Write a commented study file with safe defaults."""
@@ -100,7 +145,7 @@ def init(
         raise StudyError(f"{path} exists; choose another name or say --force")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(TEMPLATE, encoding="utf-8")
+        path.write_text(private_template() if private else TEMPLATE, encoding="utf-8")
     except OSError as error:
         raise StudyError(f"cannot write {path}: {error.strerror}") from None
     typer.echo(f"wrote {path}; edit it, then: fedbcs-secure simulate --study {path}")

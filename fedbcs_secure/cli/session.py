@@ -59,14 +59,17 @@ def execute(
         from fedbcs_secure.learning.learner import Learner
     if resume is None:
         contract = fitting_contract(settings.data, study.data)
-        study = study.model_copy(update={"data": contract})
+        study = study.model_copy(update={"data": contract}).resolved()
     with console.status(f"reading {settings.data} …") as status:
-        dataset = _read(study, settings, status.update)
+        unread: list[str] = []
+        dataset = _read(study, settings, status.update, unread)
+    for problem in unread:
+        console.print(f"[yellow]left out:[/] {problem}", soft_wrap=True)
     check_dataset(study, dataset)
     digest = data_digest(dataset)
     if resume is None:
         out = Path(settings.out) if settings.out else default_out(study)
-        study = with_roster(study.resolved(), dataset)
+        study = with_roster(study, dataset)
         drops_of(study, settings)
         settings = settings.model_copy(
             update={
@@ -176,7 +179,8 @@ def fitting_contract(source: str, contract: DataContract) -> DataContract:
     return contract.model_copy(update=changes)
 
 
-def _read(study: Study, settings: SimulationSettings, say: Any) -> Any:
+def _read(study: Study, settings: SimulationSettings, say: Any, unread: list[str]) -> Any:
+    """The data; under differential privacy what cannot be read is left out, and listed."""
     from fedbcs_secure.data import sources
 
     return sources.load(
@@ -189,6 +193,7 @@ def _read(study: Study, settings: SimulationSettings, say: Any) -> Any:
         severity=settings.severity,
         sites=settings.sites,
         progress=lambda done, total: say(f"reading {settings.data} … {done}/{total}"),
+        unread=None if study.privacy is None else unread.append,
     )
 
 

@@ -133,6 +133,14 @@ def simulate(
         o.Recalibration | None,
         _network(help="Style recalibration. [dim](published for fedbcs, else off)[/]"),
     ] = None,
+    frozen: Annotated[
+        str | None,
+        _network(
+            metavar="PARTS",
+            help="Parts that are not trained, such as enc3,mid,up3,dec3: less noise under "
+            "differential privacy. [dim](none)[/]",
+        ),
+    ] = None,
     alignment: Annotated[
         o.Alignment | None, _network(help="Prototype alignment of fedbcs. [dim](gentle)[/]")
     ] = None,
@@ -144,9 +152,17 @@ def simulate(
         _network(help="finch: only with --protection none. [dim](mean)[/]"),
     ] = None,
     lr: Annotated[float | None, _training(help="Learning rate. [dim](0.001)[/]")] = None,
+    lr_end: Annotated[
+        float | None,
+        _training(help="Share of it that is left in the last round. [dim](1)[/]"),
+    ] = None,
     optimizer: Annotated[o.Optimizer | None, _training(help="[dim](adam)[/]")] = None,
     batch_size: Annotated[int | None, _training(help="Slices a step. [dim](6)[/]")] = None,
     local_epochs: Annotated[int | None, _training(help="Epochs a round. [dim](1)[/]")] = None,
+    foreground_weight: Annotated[
+        float | None,
+        _training(metavar="W", help="Weight of a pixel that is no background. [dim](1)[/]"),
+    ] = None,
     augment: Annotated[
         bool | None,
         _training("--augment/--no-augment", help="Random views of images. [dim](on)[/]"),
@@ -212,7 +228,9 @@ def simulate(
         "sites": None if sites is None else list(names_of(sites)),
         "fold": fold, "width": width, "size": size, "channels": channels, "norm": norm, "fsr": fsr,
         "alignment": alignment, "alignment_weight": alignment_weight, "prototypes": prototypes,
-        "lr": lr, "optimizer": optimizer, "batch_size": batch_size, "local_epochs": local_epochs,
+        "lr": lr, "lr_end": lr_end, "foreground_weight": foreground_weight,
+        "frozen": None if frozen is None else list(names_of(frozen)),
+        "optimizer": optimizer, "batch_size": batch_size, "local_epochs": local_epochs,
         "augment": augment, "server_momentum": server_momentum, "min_sites": min_sites,
         "threshold": threshold, "colluders": colluders, "drop": drop or None,
         "verified_sum": verified_sum, "rekey_every": rekey_every,

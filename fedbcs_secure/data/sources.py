@@ -150,6 +150,7 @@ def list_files(
                 validation_fraction=contract.validation_fraction,
                 test_fraction=contract.test_fraction,
                 seed=seed,
+                independent=contract.split == "independent",
             )
         except DataError as error:
             problems += error.problems
@@ -268,6 +269,7 @@ def load(
     strict_layout: bool = True,
     progress: Progress | None = None,
     key: bytes = b"",
+    unread: Callable[[str], None] | None = None,
 ) -> Dataset:
     """Load a source whole, or only ``sites`` of it.
 
@@ -277,7 +279,9 @@ def load(
     ``slices`` and ``severity`` are for synthetic sources; ``key`` for the patients' pseudonyms.
     Every site needs a patient in each of ``require_splits``; with none required, patients whose
     split is not stated are not split at all but all in ``test``. ``strict_layout`` refuses a
-    contract that reads a known layout in another way than its users do.
+    contract that reads a known layout in another way than its users do. With ``unread`` a patient
+    whose files cannot be read is left out, and it is called with a sentence for each problem: under
+    differential privacy one patient's files must not decide whether a site takes part (DP-3.4).
 
     Raises :class:`DataError` with all problems, each naming file, patient and expectation.
     """
@@ -308,7 +312,11 @@ def load(
     }
     for done, files in enumerate(listing.patients, 1):
         result = read_patient(files, contract, rule=listing.rule, key=key)
-        problems += result.problems
+        if unread is None:
+            problems += result.problems
+        else:
+            for problem in result.problems:
+                unread(problem)
         if result.patient is not None and files.split is not None and not problems:
             found[files.site][files.split].append(result.patient)
         if progress is not None:

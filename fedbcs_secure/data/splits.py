@@ -1,8 +1,10 @@
 """Train, validation and test by patient, in an order that only a hash decides.
 
 The order of a site's patients is that of SHA-256(seed, site, id). Test is taken from its front,
-validation from its back, train lies between: so a new patient moves at most one other into or out
-of test, one into or out of validation, and none between the two.
+validation from its back, train lies between. By ``counts`` the parts have the sizes that were asked
+for, so a new patient moves at most one other into or out of test, one into or out of validation,
+and none between the two. ``independent`` looks at each patient's hash alone: sizes are what they
+happen to be, and no patient ever moves another (DP-1.8).
 """
 
 from __future__ import annotations
@@ -15,12 +17,18 @@ from fedbcs_secure.data.records import Split
 from fedbcs_secure.errors import DataError
 
 
-def _ordered(ids: Iterable[str], site: str, seed: int) -> list[str]:
-    def key(patient_id: str) -> tuple[bytes, str]:
-        text = f"fedbcs-secure split v1\x00{seed}\x00{site}\x00{patient_id}"
-        return hashlib.sha256(text.encode()).digest(), patient_id
+def _digest(patient_id: str, site: str, seed: int) -> bytes:
+    text = f"fedbcs-secure split v1\x00{seed}\x00{site}\x00{patient_id}"
+    return hashlib.sha256(text.encode()).digest()
 
-    return sorted(ids, key=key)
+
+def _ordered(ids: Iterable[str], site: str, seed: int) -> list[str]:
+    return sorted(ids, key=lambda patient_id: (_digest(patient_id, site, seed), patient_id))
+
+
+def _place(patient_id: str, site: str, seed: int) -> float:
+    """Where in [0, 1) the patient's hash lies."""
+    return int.from_bytes(_digest(patient_id, site, seed)[:6], "big") / 2.0**48
 
 
 def _count(n: int, fraction: float) -> int:
@@ -67,14 +75,24 @@ def assign_splits(
     validation_fraction: float,
     test_fraction: float,
     seed: int,
+    independent: bool = False,
 ) -> dict[str, Split]:
     """Complete what a source states about one site's patients.
 
     Nothing stated: :func:`split_patients`. All stated: kept, and where no patient is in
     validation, ``validation_fraction`` of the train patients goes there (never the only one).
-    Raises :class:`DataError` when some patients have a split and others none.
+    ``independent``: each patient by itself, so a part may be empty. Raises :class:`DataError` when
+    some patients have a split and others none.
     """
     named: dict[str, Split] = {name: split for name, split in stated.items() if split is not None}
+    if not named and independent:
+        # DP-1.8
+        for name in stated:
+            place = _place(name, site, seed)
+            named[name] = "test" if place < test_fraction else "train"
+            if place >= 1 - validation_fraction:
+                named[name] = "validation"
+        return named
     if not named:
         return split_patients(
             stated,
@@ -89,7 +107,11 @@ def assign_splits(
             f"site {site}: no split for patient(s) {', '.join(unnamed[:20])}"
             f"{' and others' if len(unnamed) > 20 else ''}: expected one for all patients or none"
         )
-    if "validation" not in named.values():
+    if "validation" not in named.values() and independent:
+        for name, split in named.items():
+            if split == "train" and _place(name, site, seed) >= 1 - validation_fraction:
+                named[name] = "validation"
+    elif "validation" not in named.values():
         train = _ordered((name for name, split in named.items() if split == "train"), site, seed)
         count = min(_count(len(train), validation_fraction), max(0, len(train) - 1))
         named.update(dict.fromkeys(train[len(train) - count :], "validation"))

@@ -80,7 +80,7 @@ def train_round(
     started = time.perf_counter()
     load_flat(network, weights)
     network.train()
-    optimizer = optimizer_of(network, study)
+    optimizer = optimizer_of(network, study, round_index)
     anchor = [p.detach().clone() for p in network.parameters()] if study.method == "fedprox" else []
     meter = _meter(network, study)
     align = aligner(network, study, prototypes, round_index)
@@ -97,7 +97,7 @@ def train_round(
             with runtime.autocast():
                 features = network(images)
             features = as_float32(features)
-            loss = joint_loss(features.logits, labels)[0]
+            loss = joint_loss(features.logits, labels, study.training.foreground_weight)[0]
             if align is not None:
                 loss = loss + align(features, labels)
             loss.backward()
@@ -124,13 +124,19 @@ def train_round(
     )
 
 
-def optimizer_of(network: UNet, study: Study) -> torch.optim.Optimizer:
-    """A fresh optimizer, as the study says."""
+def learning_rate(study: Study, round_index: int) -> float:
+    """Of a round: falls evenly from ``lr`` in the first to ``lr_end`` of it in the last."""
     t = study.training
+    return t.lr * (1 - (1 - t.lr_end) * min(round_index / max(study.rounds - 1, 1), 1.0))
+
+
+def optimizer_of(network: UNet, study: Study, round_index: int) -> torch.optim.Optimizer:
+    """A fresh optimizer, as the study says."""
+    t, lr = study.training, learning_rate(study, round_index)
     if t.optimizer == "adam":
-        return torch.optim.Adam(network.parameters(), lr=t.lr, weight_decay=t.weight_decay)
+        return torch.optim.Adam(network.parameters(), lr=lr, weight_decay=t.weight_decay)
     return torch.optim.SGD(
-        network.parameters(), lr=t.lr, momentum=t.momentum, weight_decay=t.weight_decay
+        network.parameters(), lr=lr, momentum=t.momentum, weight_decay=t.weight_decay
     )
 
 

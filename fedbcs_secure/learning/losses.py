@@ -32,15 +32,20 @@ class JointLoss(NamedTuple):
     dice: Tensor
 
 
-def joint_loss(logits: Tensor, labels: Tensor) -> JointLoss:
+def joint_loss(logits: Tensor, labels: Tensor, foreground_weight: float = 1.0) -> JointLoss:
     """L_joint: ``ce`` is the pixel mean, ``dice = 1 − mean_c (2·I_c + ε) / (Z_c + Y_c + ε)``.
 
     ``I_c = Σ p_c·y_c``, ``Z_c = Σ p_c``, ``Y_c = Σ y_c`` over batch and pixels, ε = 1e-5,
     background and absent classes included. ``logits`` (B, K, H, W), ``labels`` (B, H, W) integers.
+    ``foreground_weight``: of a pixel of class 1 or above in ``ce``, whose mean is then weighted.
     """
     labels = labels.long()
     log_shares = torch.log_softmax(logits, dim=1)
-    ce = functional.nll_loss(log_shares, labels)
+    weights = None
+    if foreground_weight != 1:
+        weights = logits.new_full((logits.shape[1],), foreground_weight)
+        weights[0] = 1
+    ce = functional.nll_loss(log_shares, labels, weight=weights)
     shares = log_shares.exp()
     flat = labels.flatten()
     chosen = shares.gather(1, labels[:, None]).flatten()

@@ -37,7 +37,10 @@ def pretrained(
     ``study`` must be resolved. Its own training settings, privacy included, are for its patients
     and are not used. ``progress`` is called with (epochs done, epochs).
     """
-    public = study.model_copy(update={"privacy": None, "roster": (), "training": Training()})
+    model = study.model.model_copy(update={"frozen": ()})
+    public = study.model_copy(
+        update={"privacy": None, "roster": (), "training": Training(), "model": model}
+    )
     dataset = load_synthetic(
         source, study.data, seed=PUBLIC_SEED, patients=patients, slices=SLICES, severity=1.0
     )

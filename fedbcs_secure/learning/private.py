@@ -22,7 +22,14 @@ from fedbcs_secure.learning.augment import Augmentation, image_seed
 from fedbcs_secure.learning.device import Runtime
 from fedbcs_secure.learning.dpsgd import EventAccountant, PatientOptimizer, check_network
 from fedbcs_secure.learning.fusion import Features
-from fedbcs_secure.learning.local import LocalResult, Progress, aligner, as_float32, optimizer_of
+from fedbcs_secure.learning.local import (
+    LocalResult,
+    Progress,
+    aligner,
+    as_float32,
+    learning_rate,
+    optimizer_of,
+)
 from fedbcs_secure.learning.losses import joint_loss
 from fedbcs_secure.learning.private_prototypes import PrototypeMechanism, patient_means
 from fedbcs_secure.learning.prototypes import GlobalPrototypes
@@ -96,7 +103,7 @@ def train_privately(
     network.train()
     units = units_of(patients, privacy)
     optimizer = PatientOptimizer(
-        optimizer_of(network, study),
+        optimizer_of(network, study, round_index),
         noise_multiplier=privacy.noise_multiplier,
         clip=privacy.clip,
         expected=privacy.sampling_rate * private.nominal,
@@ -106,6 +113,7 @@ def train_privately(
     optimizer.attach_step_hook(accountant.get_optimizer_hook_fn(privacy.sampling_rate))
     align = aligner(network, study, prototypes, round_index)
     anchor = weights if study.method == "fedprox" else None
+    weight, rate = study.training.foreground_weight, learning_rate(study, round_index)
     mean = np.zeros(weights.size, np.float64)
     losses: list[float] = []
     for step in range(privacy.steps):
@@ -115,7 +123,7 @@ def train_privately(
                 moment = (round_index * privacy.steps + step) * privacy.copies
                 try:
                     images, labels = _batch(unit, study, privacy, site, moment, stream)
-                    loss = _gradient(network, images, labels, align, runtime)
+                    loss = _gradient(network, images, labels, weight, align, runtime)
                 except _BROKEN:
                     # DP-3.4: whether there is a release must not depend on one patient.
                     optimizer.drop()
@@ -124,7 +132,7 @@ def train_privately(
                 optimizer.take()
         optimizer.step()
         if anchor is not None:
-            _toward(network, anchor, study.training.prox_mu * study.training.lr)
+            _toward(network, anchor, study.training.prox_mu * rate)
         if privacy.average:
             mean = privacy.average * mean + (1 - privacy.average) * flatten(network)
         if progress is not None:
@@ -195,6 +203,7 @@ def _gradient(
     network: UNet,
     images: Tensor,
     labels: Tensor,
+    foreground_weight: float,
     align: Callable[[Features, Tensor], Tensor] | None,
     runtime: Runtime,
 ) -> float:
@@ -203,7 +212,7 @@ def _gradient(
     with runtime.autocast():
         features = network(images)
     features = as_float32(features)
-    loss = joint_loss(features.logits, labels)[0]
+    loss = joint_loss(features.logits, labels, foreground_weight)[0]
     if align is not None:
         loss = loss + align(features, labels)
     loss.backward()

@@ -44,7 +44,8 @@ _PLACES: dict[Placement, tuple[str, ...]] = {
 class NetworkConfig:
     """What fixes the shape of every tensor of the network.
 
-    ``width`` is f; ``fused_width`` is d, 0 for a network without fusion convolutions.
+    ``width`` is f; ``fused_width`` is d, 0 for a network without fusion convolutions. The
+    parameters of the submodules ``frozen`` take no gradient.
     """
 
     channels: int
@@ -53,6 +54,7 @@ class NetworkConfig:
     norm: Norm = "instance"
     fsr: Placement = "published"
     fused_width: int = 0
+    frozen: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, study: Study) -> NetworkConfig:
@@ -66,6 +68,7 @@ class NetworkConfig:
             norm=resolved.model.norm,
             fsr=resolved.model.fsr or "off",
             fused_width=(resolved.model.fused_width or 0) if aligned else 0,
+            frozen=resolved.model.frozen,
         )
 
     @property
@@ -135,6 +138,10 @@ class UNet(nn.Module):
             {place: StyleRecalibration(widths[int(place[3:])]) for place in _PLACES[config.fsr]}
         )
         self.fusion = Fusion(widths, config.fused_width) if config.fused_width else None
+        for part in config.frozen:
+            module = getattr(self, part, None)
+            if module is not None:
+                module.requires_grad_(False)
 
     def _block(self, name: str, x: Tensor) -> Tensor:
         x = self.get_submodule(name)(x)

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from fedbcs_secure import sections
 from fedbcs_secure.cli import options
-from fedbcs_secure.cli.init import TEMPLATE
+from fedbcs_secure.cli.init import _PRIVATE, TEMPLATE, private_template
 from fedbcs_secure.cli.options import FLAGS, study_and_settings
 from fedbcs_secure.errors import PrivacyError, StudyError
 from fedbcs_secure.federation.settings import SimulationSettings
@@ -188,3 +188,16 @@ def test_the_template_shows_how_to_ask_for_privacy(tmp_path: Path) -> None:
     shown = found.model_copy(update={"noise_multiplier": 1.0, "prototype_noise": None})
     assert shown == Privacy(noise_multiplier=1.0)
     assert found.prototype_noise == 16.0
+
+
+def test_the_private_template_is_a_private_study(tmp_path: Path) -> None:
+    text = private_template()
+    assert all(usual in TEMPLATE and private in text for usual, private in _PRIVATE)
+    study, settings = study_and_settings(write(tmp_path, text), {})
+    privacy = study.privacy
+    assert privacy is not None
+    assert (privacy.steps, privacy.sampling_rate, privacy.prototype_noise) == (1, 0.5, None)
+    assert (study.training.optimizer, study.training.foreground_weight) == ("sgd", 10.0)
+    assert study.model.frozen == ("enc3", "mid", "up3", "dec3")
+    assert study.resolved().data.split == "independent"
+    assert settings.patients == 120

@@ -11,7 +11,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from fedbcs_secure.data.records import Dataset, Split, pseudonym
+from fedbcs_secure.data.records import SPLITS, Dataset, Split, pseudonym
 from fedbcs_secure.data.sources import contract_for, detect, load
 from fedbcs_secure.errors import DataError
 from fedbcs_secure.sections import DataContract
@@ -47,6 +47,26 @@ def study(folder: Path, patients: int = 10, slices: int = 2) -> list[str]:
                 image = picture(folder / f"i{name}", seed=len(rows))
                 rows.append(f"{site},P{number},{image},{mask(folder / f'l{name}')},")
     return rows
+
+
+def test_under_privacy_a_patient_that_cannot_be_read_is_left_out_and_told(tmp_path: Path) -> None:
+    rows = study(tmp_path)
+    broken = tmp_path / "iA3_1.png"
+    broken.write_bytes(broken.read_bytes()[:40])
+    source, told = manifest(tmp_path, rows), []
+    contract = SMALL.model_copy(update={"split": "independent"})
+    dataset = load(source, contract, require_splits=("train",), unread=told.append)
+    assert len(told) == 1
+    assert "site A, patient P3" in told[0]
+    without = manifest(tmp_path, [row for row in rows if not row.startswith("A,P3,")])
+    other = load(without, contract, require_splits=("train",))
+    for site in "AB":
+        for split in SPLITS:
+            one, two = dataset.cohorts[site].split(split), other.cohorts[site].split(split)
+            assert [p.patient for p in one] == [p.patient for p in two]
+            assert all(np.array_equal(a.images, b.images) for a, b in zip(one, two, strict=True))
+    with pytest.raises(DataError, match="patient P3"):
+        load(manifest(tmp_path, rows), SMALL)
 
 
 class TestManifests:

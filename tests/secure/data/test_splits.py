@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedbcs_secure.data.records import Split
+from fedbcs_secure.data.records import SPLITS, Split
 from fedbcs_secure.data.splits import assign_splits, split_patients
 from fedbcs_secure.errors import DataError
 
@@ -89,6 +89,50 @@ def test_impossible_splits_say_what_to_do(
 ) -> None:
     with pytest.raises(DataError, match=words):
         split(ids, validation, test)
+
+
+def independent(
+    stated: dict[str, Split | None], validation: float, test: float, seed: int = 0
+) -> dict[str, Split]:
+    return assign_splits(
+        stated,
+        "A",
+        validation_fraction=validation,
+        test_fraction=test,
+        seed=seed,
+        independent=True,
+    )
+
+
+@given(
+    ids=IDS,
+    validation=VALIDATION,
+    test=TEST,
+    new=st.text("xyz", min_size=1, max_size=5),
+    named=st.sampled_from([None, "train"]),
+)
+def test_independent_splits_never_move_anybody_else(
+    ids: set[str], validation: float, test: float, new: str, named: Split | None
+) -> None:
+    before = independent(dict.fromkeys(ids, named), validation, test)
+    after = independent(dict.fromkeys({*ids, new}, named), validation, test)
+    assert {name: after[name] for name in ids} == before
+
+
+def test_independent_splits_follow_the_fractions_on_average() -> None:
+    splits = independent({f"P{i}": None for i in range(4000)}, 0.1, 0.2)
+    counts = {name: list(splits.values()).count(name) / 4000 for name in SPLITS}
+    assert counts == {
+        "train": pytest.approx(0.7, abs=0.03),
+        "validation": pytest.approx(0.1, abs=0.02),
+        "test": pytest.approx(0.2, abs=0.03),
+    }
+    assert set(independent({"a": None, "b": None}, 0, 0).values()) == {"train"}
+
+
+def test_independent_splits_leave_stated_tests_alone() -> None:
+    stated: dict[str, Split | None] = {f"T{i}": "test" for i in range(50)}
+    assert independent(stated, 0.4, 0.2) == stated
 
 
 class TestStated:

@@ -14,9 +14,10 @@ from fedbcs_secure.errors import FedBCSError
 from fedbcs_secure.learning import local
 from fedbcs_secure.learning.augment import Augmentation, image_seed
 from fedbcs_secure.learning.learner import Learner
-from fedbcs_secure.learning.local import batches, steps_per_round
+from fedbcs_secure.learning.local import batches, learning_rate, steps_per_round
+from fedbcs_secure.learning.private import PrivateRound
 from fedbcs_secure.learning.unet import NetworkConfig, UNet
-from fedbcs_secure.learning.weights import load_flat
+from fedbcs_secure.learning.weights import load_flat, split
 
 STUDY = tiny_study().resolved()
 PATIENTS = tiny_data(STUDY).cohorts["B"].train
@@ -219,6 +220,8 @@ def test_batches_are_shuffled_anew_each_epoch_and_hold_every_slice_once() -> Non
         {"optimizer": "sgd"},
         {"optimizer": "sgd", "momentum": 0.9},
         {"lr": 1e-3},
+        {"lr_end": 0.5},
+        {"foreground_weight": 5.0},
     ],
 )
 def test_training_options_matter(training: dict[str, object]) -> None:
@@ -229,6 +232,36 @@ def test_training_options_matter(training: dict[str, object]) -> None:
         train(changed(training=base | plain)).delta,
         atol=1e-7,
     )
+
+
+def test_the_learning_rate_falls_evenly_to_its_end() -> None:
+    study = changed(rounds=5, training={"lr": 0.4, "lr_end": 0.25})
+    rates = [learning_rate(study, index) for index in range(5)]
+    assert rates == pytest.approx([0.4, 0.325, 0.25, 0.175, 0.1])
+    # One round has one rate; a round too many does not pass zero.
+    assert learning_rate(changed(rounds=1, training={"lr": 0.4, "lr_end": 0.25}), 0) == 0.4
+    assert learning_rate(study, 9) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("private", [False, True])
+def test_frozen_parts_stay_as_they_start(private: bool) -> None:
+    parts = ("enc3", "mid", "fsr", "fusion")
+    values: dict[str, object] = {"model": {"width": 4, "frozen": parts}}
+    if private:
+        values["privacy"] = {"noise_multiplier": 1.0, "sampling_rate": 0.9, "steps": 1}
+    study = changed(**values)
+    learner = Learner(study, "cpu")
+    secret = PrivateRound(4) if private else None
+    result = learner.train(
+        learner.initial_weights(), PATIENTS, site="B", round_index=2, private=secret
+    )
+    moved = {
+        name: bool(np.any(part)) for name, part in split(result.delta, learner.tensors).items()
+    }
+    still = {name for name in moved if name.split(".")[0] in parts}
+    assert len(still) > 8
+    assert not any(moved[name] for name in still)
+    assert sum(moved.values()) > 0.9 * len(moved.keys() - still)
 
 
 def test_no_alignment_no_prototypes() -> None:

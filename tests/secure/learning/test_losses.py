@@ -188,6 +188,16 @@ def test_labels_may_be_bytes() -> None:
         )
 
 
+def test_foreground_weighs_as_many_times_more() -> None:
+    logits = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    labels = torch.randint(0, 3, (2, 8, 8), generator=torch.Generator().manual_seed(2))
+    pixels = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+    weights = torch.where(labels > 0, 5.0, 1.0)
+    loss = joint_loss(logits, labels, 5.0)
+    torch.testing.assert_close(loss.ce, (weights * pixels).sum() / weights.sum())
+    assert loss.dice == joint_loss(logits, labels).dice
+
+
 @settings(deadline=None)
 @given(st.integers(0, 2**31), st.integers(2, 6))
 def test_joint_loss_of_a_perfect_prediction_is_nearly_zero(seed: int, classes: int) -> None:
