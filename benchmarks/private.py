@@ -33,10 +33,10 @@ from fedbcs_secure.learning.evaluate import summarise
 from fedbcs_secure.learning.learner import Learner
 
 PRIVATE = {
-    "optimizer": "sgd", "sampling_rate": 0.5, "private_steps": 1, "lr_end": 0.025,
-    "foreground_weight": 10.0, "frozen": ["enc3", "mid", "up3", "dec3"],
+    "optimizer": "sgd", "private_steps": 1, "lr_end": 0.025,
+    "frozen": ["enc2", "enc3", "mid", "up3", "dec3", "up2", "dec2"],
 }  # fmt: skip
-"""Few large steps on few weights, each over about half of the patients."""
+"""Few large steps on few weights."""
 SLICES = 2
 """Of a patient in a step, drawn at random."""
 
@@ -55,7 +55,7 @@ class Data:
         return self._starts[key]
 
     def of(self, study: Any, settings: Any) -> Any:
-        key = (study.seed, study.data.size_px, settings.data)
+        key = (study.seed, study.data.size_px, study.data.split, settings.data)
         if key not in self._held:
             self._held = {key: read(study, settings)}
         return self._held[key]
@@ -108,14 +108,15 @@ def main() -> None:
     parser.add_argument("--seeds", default="1", help="comma-separated")
     parser.add_argument("--out", type=Path, help="keep the run folders here")
     parser.add_argument("--threads", type=int, help="CPU threads of torch")
-    parser.add_argument("--lr", type=float, default=10.0, help="of private training from scratch")
-    parser.add_argument("--lr-init", type=float, default=5.0, help="... from a pre-trained start")
-    parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--plain-rounds", type=int, default=20)
+    parser.add_argument("--lr", type=float, default=7.5, help="of private training from scratch")
+    parser.add_argument("--lr-init", type=float, default=7.5, help="... from a pre-trained start")
+    parser.add_argument("--rounds", type=int, default=80)
+    parser.add_argument("--plain-rounds", type=int, default=6)
     parser.add_argument("--json", action="store_true", help="print one JSON object as last line")
     for name, kind, value in (
         ("width", int, 8), ("size", int, 64), ("channels", int, None), ("patients", int, 20),
-        ("method", str, "fedavg"), ("clip", float, 0.2), ("delta", float, 1e-4),
+        ("method", str, "fedavg"), ("clip", float, 0.2), ("delta", float, 1e-5),
+        ("sampling-rate", float, 0.3), ("foreground-weight", float, 10.0),
     ):  # fmt: skip
         parser.add_argument(f"--{name}", type=kind, default=value)
     arguments = parser.parse_args()
@@ -123,6 +124,7 @@ def main() -> None:
     out = arguments.out or Path(tempfile.mkdtemp(prefix="private-"))
     usual = ("data", "width", "size", "channels", "patients", "method")
     given = {name: getattr(arguments, name) for name in usual}
+    own = ("clip", "sampling_rate", "foreground_weight")
     data, results, noise = Data(), {}, {}
     for seed in map(int, arguments.seeds.split(",")):
         for init in arguments.inits.split(","):
@@ -136,7 +138,7 @@ def main() -> None:
                     rate = arguments.lr if init == "none" else arguments.lr_init
                     flags |= PRIVATE | {"rounds": arguments.rounds, "lr": rate}
                     flags |= {"epsilon": float(epsilon), "delta": arguments.delta}
-                    flags |= {"clip": arguments.clip}
+                    flags |= {k: getattr(arguments, k) for k in own}
                 folder = out / f"{init}-{epsilon}-{seed}"
                 summary = one_run(folder, flags, data, rounds=epsilon != "0")
                 results.setdefault(init, {}).setdefault(epsilon, []).append(summary["mean_dice"])

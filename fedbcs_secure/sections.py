@@ -64,7 +64,7 @@ class ModelConfig(Section):
     """SHA-256 of the weights that the study starts from, as of a model file; None: its seed's."""
     frozen: tuple[Part, ...] = ()
     """Parts of the network that stay as they start. Noise grows with the number of weights that
-    are trained, and most of them are in the deep levels: enc3, mid, up3, dec3."""
+    are trained, and most of them are in the deep levels (enc2, enc3, mid, up3, dec3, up2, dec2)."""
 
 
 class Training(Section):

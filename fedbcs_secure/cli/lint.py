@@ -29,7 +29,7 @@ fedbcs-secure lint --site site.toml
 def lint(
     study: Annotated[Path | None, typer.Argument(metavar="[STUDY]", help="Study file.")] = None,
     site: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A site's file with its [policy].")
+        Path | None, typer.Option(metavar="FILE", help="A site's file with its \\[policy] table.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
 ) -> None:

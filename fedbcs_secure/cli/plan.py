@@ -312,7 +312,8 @@ def _draw(planned: Plan, rows: list[Planned], path: Path) -> None:
     right.axhline(planner.USEFUL_COSINE, color="#444444", linewidth=0.8, linestyle=":")
     right.text(29, planner.USEFUL_COSINE + 0.01, "mostly noise below", ha="right", fontsize=8)
     right.set(xscale="log", xlim=(0.1, 30), ylim=(0, 1.02))
-    right.set(xlabel=f"epsilon of {releases} prototype release(s) alone")
+    said = "the prototype release" if releases == 1 else f"{releases} prototype releases"
+    right.set(xlabel=f"epsilon of {said} alone")
     right.set(ylabel="expected cosine to the true prototypes")
     whose = f"{planned.shares} sites" if planned.noise == "shared" else "each site alone"
     title = f"{planned.sites} sites; the noise of {whose} counts"

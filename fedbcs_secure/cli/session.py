@@ -110,7 +110,7 @@ def execute(
             "[yellow]note:[/] under ckks all sites share one key: a server that works with one "
             "site reads every site. secagg has no such key."
         )
-    _advise(study, console)
+    _advise(study, settings, console)
     first = folder.completed()
     sharing = "no exchange"
     if study.federated:
@@ -153,8 +153,15 @@ def execute(
     return summary, folder.path
 
 
-def _advise(study: Study, console: Console) -> None:
+def _advise(study: Study, settings: SimulationSettings, console: Console) -> None:
     """What a person may not expect of this study."""
+    start = settings.init
+    if study.privacy is not None and start is not None and not start.startswith("synthetic"):
+        console.print(
+            f"[yellow]note:[/] whoever's images {start} was trained on, no ledger of this study "
+            "counts them (DP-3.7).",
+            soft_wrap=True,
+        )
     warmup = study.alignment.warmup_rounds or 0
     if study.alignment.form != "off" and study.rounds <= warmup:
         console.print(
@@ -194,6 +201,7 @@ def _read(study: Study, settings: SimulationSettings, say: Any, unread: list[str
         sites=settings.sites,
         progress=lambda done, total: say(f"reading {settings.data} … {done}/{total}"),
         unread=None if study.privacy is None else unread.append,
+        by_image=study.privacy is not None and study.privacy.unit == "slice",
     )
 
 

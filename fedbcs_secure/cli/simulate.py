@@ -86,7 +86,8 @@ def simulate(
             metavar="SITE@STAGE:ROUND",
             help="Let a site vanish until the end of a round (from 1). STAGE is the first thing "
             "that it does not do: ready, keys, advertise, share, masked_input, consistency, "
-            "unmask, sum. Repeatable; with --resume, `none` takes drops back.",
+            "unmask, sum (ckks has no share, masked_input and unmask; advertise uploads there). "
+            "Repeatable; with --resume, `none` takes drops back.",
         ),
     ] = None,
     as_json: Annotated[bool, _what("--json", help="Print the summary as one JSON object.")] = False,

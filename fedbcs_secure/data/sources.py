@@ -171,9 +171,17 @@ def _one_spacing(pairs: Sequence[LoadedPair]) -> tuple[float, float] | None:
 
 
 def read_patient(
-    files: PatientFiles, contract: DataContract, *, rule: SliceRule = "all", key: bytes = b""
+    files: PatientFiles,
+    contract: DataContract,
+    *,
+    rule: SliceRule = "all",
+    key: bytes = b"",
+    by_image: bool = False,
 ) -> PatientRead:
-    """Read all files of one patient; problems are collected, each with site, patient and file."""
+    """Read all files of one patient; problems are collected, each with site, patient and file.
+
+    With one there is no patient; ``by_image`` keeps the files that can be read.
+    """
     pairs: list[LoadedPair] = []
     problems: list[str] = []
     for pair in files.pairs:
@@ -183,7 +191,7 @@ def read_patient(
             who = f"site {files.site}, patient {files.patient_id}"
             problems += [f"{who}: {problem}" for problem in error.problems]
     facts = tuple(pair.facts for pair in pairs)
-    if problems:
+    if not pairs or (problems and not by_image):
         return PatientRead(None, tuple(problems), facts)
     patient = Patient(
         site=files.site,
@@ -193,17 +201,23 @@ def read_patient(
         spacing_mm=_one_spacing(pairs),
         source_id=files.patient_id,
     )
-    return PatientRead(patient, (), facts)
+    return PatientRead(patient, tuple(problems), facts)
 
 
-def missing_splits(listing: Listing, require_splits: Sequence[Split]) -> list[str]:
+def missing_splits(
+    listing: Listing, require_splits: Sequence[Split], *, independent: bool = False
+) -> list[str]:
     """A sentence for each site and required split without a patient."""
     problems = []
     for site in listing.sites:
         found = {patient.split for patient in listing.patients if patient.site == site}
         if None in found:
             continue  # undecided, which is a problem of its own
-        problems += [empty_split_problem(site, s) for s in require_splits if s not in found]
+        problems += [
+            empty_split_problem(site, s, independent=independent)
+            for s in require_splits
+            if s not in found
+        ]
     return problems
 
 
@@ -270,6 +284,7 @@ def load(
     progress: Progress | None = None,
     key: bytes = b"",
     unread: Callable[[str], None] | None = None,
+    by_image: bool = False,
 ) -> Dataset:
     """Load a source whole, or only ``sites`` of it.
 
@@ -281,7 +296,8 @@ def load(
     split is not stated are not split at all but all in ``test``. ``strict_layout`` refuses a
     contract that reads a known layout in another way than its users do. With ``unread`` a patient
     whose files cannot be read is left out, and it is called with a sentence for each problem: under
-    differential privacy one patient's files must not decide whether a site takes part (DP-3.4).
+    differential privacy one patient's files must not decide whether there is a release (DP-3.4).
+    ``by_image`` leaves out the file alone (``unit = "slice"``).
 
     Raises :class:`DataError` with all problems, each naming file, patient and expectation.
     """
@@ -296,6 +312,7 @@ def load(
             fold=fold,
         )
         return only_sites(dataset, sites or ((site,) if site else ()))
+    independent = contract.split == "independent"
     listing = list_files(
         source,
         contract,
@@ -306,12 +323,17 @@ def load(
         assign=bool(require_splits),
         strict_layout=strict_layout,
     )
-    problems = [*listing.problems, *missing_splits(listing, require_splits)]
+    problems = [
+        *listing.problems,
+        *missing_splits(listing, require_splits, independent=independent),
+    ]
     found: dict[str, dict[Split, list[Patient]]] = {
         name: {split: [] for split in SPLITS} for name in listing.sites
     }
     for done, files in enumerate(listing.patients, 1):
-        result = read_patient(files, contract, rule=listing.rule, key=key)
+        result = read_patient(
+            files, contract, rule=listing.rule, key=key, by_image=by_image and unread is not None
+        )
         if unread is None:
             problems += result.problems
         else:
@@ -321,6 +343,12 @@ def load(
             found[files.site][files.split].append(result.patient)
         if progress is not None:
             progress(done, len(listing.patients))
+    problems += [
+        empty_split_problem(name, split, independent=independent)
+        for name, by in found.items()
+        for split in require_splits
+        if unread is not None and not by[split] and not problems
+    ]
     if problems:
         raise DataError(problems)
     cohorts = {

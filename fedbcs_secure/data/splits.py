@@ -81,8 +81,8 @@ def assign_splits(
 
     Nothing stated: :func:`split_patients`. All stated: kept, and where no patient is in
     validation, ``validation_fraction`` of the train patients goes there (never the only one).
-    ``independent``: each patient by itself, so a part may be empty. Raises :class:`DataError` when
-    some patients have a split and others none.
+    ``independent``: each patient by itself, so a part may be empty, and what is stated stays.
+    Raises :class:`DataError` when some patients have a split and others none.
     """
     named: dict[str, Split] = {name: split for name, split in stated.items() if split is not None}
     if not named and independent:
@@ -107,21 +107,20 @@ def assign_splits(
             f"site {site}: no split for patient(s) {', '.join(unnamed[:20])}"
             f"{' and others' if len(unnamed) > 20 else ''}: expected one for all patients or none"
         )
-    if "validation" not in named.values() and independent:
-        for name, split in named.items():
-            if split == "train" and _place(name, site, seed) >= 1 - validation_fraction:
-                named[name] = "validation"
-    elif "validation" not in named.values():
+    # DP-1.8: whether to carve validation out of train would be a fact about all patients.
+    if "validation" not in named.values() and not independent:
         train = _ordered((name for name, split in named.items() if split == "train"), site, seed)
         count = min(_count(len(train), validation_fraction), max(0, len(train) - 1))
         named.update(dict.fromkeys(train[len(train) - count :], "validation"))
     return named
 
 
-def empty_split_problem(site: str, split: Split) -> str:
+def empty_split_problem(site: str, split: Split, *, independent: bool = False) -> str:
     """The sentence for a site that lacks a split it needs."""
     setting = {"train": "", "validation": "data.validation_fraction", "test": "data.test_fraction"}
     remedy = f", or set {setting[split]} above 0" if setting[split] else ""
+    if independent:
+        remedy = "; each patient's own hash decided here, so another seed may serve"
     return (
         f"site {site}: no {split} patient: expected at least one; "
         f"add patients, name the splits in the manifest{remedy}"

@@ -70,23 +70,39 @@ class KeyStages:
                     raise
         readies.keep()
         ready = frozenset(stage.sites)
+        declined: list[str] = []
         try:
-            if self._deal(stage):
+            if self._deal(stage, declined):
                 request = stage.dealt_frame()
                 for site, reply in self.channel.exchange(dict.fromkeys(stage.waiting, request)):
                     with self._faults_of(site):
                         stage.taken(site, reply)
         except TooFewSites as error:
-            raise RoundError(f"round {control.round + 1}: {error}") from None
+            raise self._failed(control, str(error), declined) from None
         if len(stage.holders) < self.parties.threshold:
-            raise RoundError(
-                f"round {control.round + 1}: {len(stage.holders)} of {len(self.parties.roster)} "
-                f"sites have the group's key, the threshold is {self.parties.threshold}"
+            declined += stage.waiting
+            why = (
+                f"{len(stage.holders)} of {len(self.parties.roster)} sites have the group's key, "
+                f"the threshold is {self.parties.threshold}"
             )
+            raise self._failed(control, why, declined)
         return Keyed(stage.holders, ready, stage.key_id, stage.attempt, stage.present)
 
-    def _deal(self, stage: KeyStage) -> bool:
-        """Whether a key was dealt; a site that should deal and does not is passed over (GK-7.5)."""
+    def _failed(self, control: Binding, why: str, declined: list[str]) -> RoundError:
+        """What a person at the server can do about it (RO-7.5)."""
+        if declined:
+            names = ", ".join(sorted(declined))
+            why += (
+                f". {names} declined the sites that are ready, or did not answer: ask there. One "
+                "site whose ledger's number fell is declined by all that saw it"
+            )
+        return RoundError(f"round {control.round + 1}: {why}")
+
+    def _deal(self, stage: KeyStage, declined: list[str]) -> bool:
+        """Whether a key was dealt; a site that should deal and does not is passed over (GK-7.5).
+
+        Those are added to ``declined``.
+        """
         while (dealer := stage.dealer) is not None:
             reply = self._ask(dealer, stage.present_frame())
             if reply is not None:
@@ -94,6 +110,7 @@ class KeyStages:
                     stage.dealt(reply)
                     return True
             stage.without(dealer)
+            declined.append(dealer)
         return False
 
     def admit(self, missed: MissedSums, control: Binding) -> None:

@@ -109,7 +109,7 @@ def check_own(frame: Buffer, site: str, parties: Parties, ledger: Ledger) -> Non
         raise Inconsistent(
             COMBINER, f"what it says that this site signed is no ready frame of it: {error.what}"
         ) from None
-    if not ledger.contains(head.sequence, head.hash):
+    if not ledger.has_shown(parties.digest, head):
         raise OlderLedger(
             "this site's ledger is older than what the site has signed: an older copy was "
             f"restored. The site signed entry {head.sequence}, and the ledger, which ends at entry "

@@ -87,6 +87,8 @@ class SiteRunner:
             )
         self._sum = self._protection(guard, marks)
         self._vector: Words | None = None
+        self._head: bytes | None = None
+        """What this round's *ready* shows of the ledger."""
         self._last: tuple[bytes, bytes] | None = None
         """Digest of the last request that was answered, and the answer."""
 
@@ -195,12 +197,22 @@ class SiteRunner:
                 self._vector = self._books.release(parties, self.state, self._trained)
             else:
                 self._vector = self._trained()
-        # RO-7.1: the release of this round is in it.
-        head = encode_head(self._books.ledger.head) if self._books is not None else b""
+        # RO-7.1: the release of this round is in it, and what comes later is not.
+        if self._head is None:
+            self._head = self._show_head()
         control = parties.binding(self.state, CONTROL)
         if self._keys is not None:
-            return self._keys.ready(control, head)
-        return seal(Frame(Kind.READY, control, self.name, 0, head), self._identity)
+            return self._keys.ready(control, self._head)
+        return seal(Frame(Kind.READY, control, self.name, 0, self._head), self._identity)
+
+    def _show_head(self) -> bytes:
+        if self._books is None:
+            return b""
+        return encode_head(self._books.ledger.show_head(self._parties.digest))
+
+    def _forget_round(self) -> None:
+        self._vector = self._head = None
+        self._sum.forget()
 
     def _trained(self) -> Words:
         """This round's vector. Under differential privacy the noise is in it already."""
@@ -258,8 +270,7 @@ class SiteRunner:
         expect_sequence(frame, RESTORE_SEQUENCE)
         checkpoint = Checkpoint.decode(frame.body, sites=sites, annex_bytes=parties.head_bytes)
         self.state = checkpoint.open(parties.group, self._keys.ring, control, self.state)
-        self._vector = None
-        self._sum.forget()
+        self._forget_round()
         restored = Frame(Kind.ACCEPTED, control, self.name, RESTORE_SEQUENCE, self.state.digest)
         return seal(restored, self._identity)
 
@@ -286,8 +297,7 @@ class SiteRunner:
         control = parties.binding(self.state, CONTROL)
         reply = self._accepted(Kind.SUM, control, following.digest)
         self.state = following
-        self._vector = None
-        self._sum.forget()
+        self._forget_round()
         if self._books is not None:
             self._books.finished(parties.study, following.round)
         return reply

@@ -106,7 +106,13 @@ class Book:
 
     def contains(self, head: Head) -> bool:
         """Whether ``head`` was the end of this very chain once."""
-        return 0 <= head.sequence < len(self.hashes) and self.hashes[head.sequence] == head.hash
+        return self.at(head.sequence) == head
+
+    def at(self, sequence: int) -> Head | None:
+        """The end of the chain when it had so many entries; None if it has fewer."""
+        if not 0 <= sequence < len(self.hashes):
+            return None
+        return Head(sequence, self.hashes[sequence])
 
     def take(self, row: Row) -> Entry:
         """The next entry. Raises :class:`LedgerError` that names the entry if it cannot be."""

@@ -7,6 +7,7 @@ that is not in its ledger, and a round that is asked for again gets the same byt
 from __future__ import annotations
 
 import hashlib
+import hmac
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -27,6 +28,7 @@ from fedbcs_secure.privacy.histories import Cost, History, Prices, spend
 from fedbcs_secure.privacy.patients import PatientKey
 from fedbcs_secure.privacy.policy import NO_MORE, PolicyRefused, Reason, SitePolicy
 from fedbcs_secure.privacy.releases import HeadFile, ReleaseFiles, purpose_key
+from fedbcs_secure.privacy.shown import HeadKey, ShownHead
 from fedbcs_secure.privacy.spending import refuse_release
 from fedbcs_secure.privacy.statement import Statement, state
 from fedbcs_secure.privacy.store import Store
@@ -53,13 +55,14 @@ class Ledger:
         files: ReleaseFiles,
         identity: Identity,
         patients: PatientKey,
+        shows: HeadKey,
         policy: SitePolicy,
         cost: Cost,
         clock: Callable[[], str],
     ) -> None:
         self.policy = policy
         self._store, self._head_file, self._files = store, head_file, files
-        self._identity, self._patients = identity, patients
+        self._identity, self._patients, self._shows = identity, patients, shows
         self._cost_of, self._clock = cost, clock
         self._price = Prices(cost, policy.delta)
         self._book = Book()
@@ -99,6 +102,7 @@ class Ledger:
                 files,
                 identity,
                 patients,
+                HeadKey.of(storage_key),
                 policy or SitePolicy(),
                 cost or _accountant,
                 clock,
@@ -130,18 +134,25 @@ class Ledger:
 
     @property
     def head(self) -> Head:
-        """Number and hash of the last entry, to go into frames."""
+        """Number and hash of the last entry: for this site's own eyes."""
         with self._guard.mutex:
             return self._book.head
 
-    def contains(self, sequence: int, digest: bytes) -> bool:
-        """Whether entry ``sequence`` of this ledger has the hash ``digest``.
+    def show_head(self, study: bytes) -> ShownHead:
+        """What may be known of the head in frames that are bound to ``study``."""
+        return self._shows.shown(study, self.head)
 
-        For the heads in this site's own signed frames that peers still have: if one is not in the
-        ledger, an older copy was restored (DP-5.6). ``(0, zeros)`` is in every ledger.
+    def has_shown(self, study: bytes, shown: ShownHead) -> bool:
+        """Whether this very ledger could show that, now or before.
+
+        For what peers still have in this site's own signed frames: if not, an older copy of the
+        ledger was restored (DP-5.6).
         """
         with self._guard.mutex:
-            return self._book.contains(Head(sequence, digest))
+            then = self._book.at(shown.sequence)
+        if then is None:
+            return False
+        return hmac.compare_digest(self._shows.shown(study, then).value, shown.value)
 
     def release(self, claim: Claim, make: Callable[[], bytes]) -> bytes:
         """The bytes of this round's release: booked and on the disk, or the same as last time.
@@ -163,6 +174,7 @@ class Ledger:
                 self._files.write(claim.slot, claim.state, self.head, data)
             digest = hashlib.sha256(data).digest()
             self._append(replace(draft, digest=digest), move_head=True)
+            self._files.forget_unbooked()
             return data
 
     def refuse(self, study: bytes, number: int, reason: Reason, cost: float = 0.0) -> None:

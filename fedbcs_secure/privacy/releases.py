@@ -2,18 +2,20 @@
 
 A file is whole and on the disk, or not there. A release is stored before it is booked, so that the
 same bytes, and never fresh noise, can be sent again. Each file says behind which entry it was to be
-booked: one that was not booked is what a crash left, or what a newer ledger had booked::
+booked: one that was not booked is what a crash left, or what a newer ledger had booked. As nobody
+can tell which at once, it is put aside, under its name and ``.unbooked``::
 
     "FBRL"  version 1  study 32  round 8  state 32  sequence 8  previous hash 32  nonce 12  sealed
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import secrets
 import struct
-from collections.abc import Container
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,7 +29,7 @@ from fedbcs_protocols.errors import BadSignature
 from fedbcs_protocols.identity import SIGNATURE_BYTES, Identity, PublicIdentity
 from fedbcs_secure.errors import LedgerError
 from fedbcs_secure.files import sync_folder, write_durably
-from fedbcs_secure.privacy.chain import Head
+from fedbcs_secure.privacy.chain import Booked, Head
 
 MAX_RELEASE_BYTES = 1 << 30
 STORAGE_KEY_BYTES = 32
@@ -36,6 +38,7 @@ _RELEASE = struct.Struct(">4sB32sQ32sQ32s12s")
 _RELEASE_MAGIC, _VERSION = b"FBRL", 1
 _NONCE_BYTES, _TAG_BYTES = 12, 16
 _NAME = re.compile(r"([0-9a-f]{64})-([0-9]{10})\.release")
+_ASIDE = ".unbooked"
 _HEAD = struct.Struct(f">4sBQ32s{SIGNATURE_BYTES}s")
 _HEAD_MAGIC = b"FBLH"
 _HEAD_LABEL = "fedbcs-secure ledger head v1"
@@ -89,16 +92,20 @@ class ReleaseFiles:
         return opened[2]
 
     def slots(self) -> list[Slot]:
-        """Whose files there are, sorted."""
-        found = [_NAME.fullmatch(name) for name in self._names()]
-        return sorted((bytes.fromhex(match[1]), int(match[2])) for match in found if match)
+        """Whose files there are, sorted; without those that were put aside."""
+        return self._slots("")
 
-    def settle(self, booked: Container[Slot], head: Head) -> None:
-        """Remove what a crash left: parts of files, and the file that was not booked in time.
+    def settle(self, booked: Mapping[Slot, Booked], head: Head) -> None:
+        """Remove parts of files, put the file aside that was not booked, and others back.
 
-        Raises :class:`LedgerError` when a file shows that the ledger had more entries once: all
-        that can be there without an entry was to be booked right behind ``head``.
+        A crash leaves a file that was not booked in time, and so does an older copy of the ledger
+        that was restored over the one which had booked it; when that one is back, the file is
+        needed. Raises :class:`LedgerError` when a file shows that the ledger had more entries once:
+        all that can be there without an entry was to be booked right behind ``head``.
         """
+        for slot in self._slots(_ASIDE):
+            if slot in booked:
+                self._put_back(slot, booked[slot])
         for slot in self.slots():
             if slot in booked:
                 continue
@@ -112,16 +119,43 @@ class ReleaseFiles:
                     "latest ledger; without it the site cannot know what it has spent, and takes "
                     "no part"
                 )
-            self._remove(path)
+            self._rename(path, _aside(path))
         for name in self._names():
             if name.endswith(".tmp") and _NAME.fullmatch(name.removesuffix(".tmp")):
                 self._remove(self.folder / name)
 
     def forget(self, study: bytes, before_round: int) -> None:
         """Delete the files of a study's rounds before this one. Raises :class:`LedgerError`."""
-        for slot in self.slots():
-            if slot[0] == study and slot[1] < before_round:
-                self._remove(self._path(slot))
+        for end in ("", _ASIDE):
+            for slot in self._slots(end):
+                if slot[0] == study and slot[1] < before_round:
+                    self._remove(self._path(slot, end))
+
+    def forget_unbooked(self) -> None:
+        """Delete what was put aside: the ledger went on without it."""
+        for slot in self._slots(_ASIDE):
+            self._remove(self._path(slot, _ASIDE))
+
+    def _put_back(self, slot: Slot, booked: Booked) -> None:
+        """Use the file put aside if it is what was booked, and is not there yet."""
+        path = self._path(slot)
+        if self._holds(path, slot, booked):
+            self._remove(_aside(path))
+        elif self._holds(_aside(path), slot, booked):
+            self._rename(_aside(path), path)
+
+    def _holds(self, path: Path, slot: Slot, booked: Booked) -> bool:
+        opened = self._open(path)
+        return (
+            opened is not None
+            and opened[0] == (*slot, booked.state)
+            and hashlib.sha256(opened[2]).digest() == booked.digest
+        )
+
+    def _slots(self, end: str) -> list[Slot]:
+        names = (name.removesuffix(end) for name in self._names() if name.endswith(end))
+        found = [_NAME.fullmatch(name) for name in names]
+        return sorted((bytes.fromhex(match[1]), int(match[2])) for match in found if match)
 
     def _open(self, path: Path) -> tuple[tuple[bytes, int, bytes], Head, bytes] | None:
         """((study, round, state), the entry before, the bytes); None for no whole file."""
@@ -162,8 +196,19 @@ class ReleaseFiles:
         except OSError as error:
             raise cannot("remove", path, error) from None
 
-    def _path(self, slot: Slot) -> Path:
-        return self.folder / f"{slot[0].hex()}-{slot[1]:010d}.release"
+    def _rename(self, path: Path, to: Path) -> None:
+        try:
+            path.replace(to)
+            sync_folder(self.folder)
+        except OSError as error:
+            raise cannot("rename", path, error) from None
+
+    def _path(self, slot: Slot, end: str = "") -> Path:
+        return self.folder / f"{slot[0].hex()}-{slot[1]:010d}.release{end}"
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(path.name + _ASIDE)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ QUICK = {
     "dpsgd.py": ("--repeats", "1", "--width", "4", "--size", "32"),
     "methods.py": ("--rounds", "1", "--width", "4", "--size", "32", "--patients", "5", "--slices",
                    "1"),
+    "private.py": ("--rounds", "1", "--plain-rounds", "1", "--width", "4", "--size", "32",
+                   "--patients", "5"),
 }  # fmt: skip
 KEYS = {
     "fsr.py": {"fsr_speedup"},
@@ -36,6 +38,7 @@ KEYS = {
     "noise.py": {"wide_ns", "float_ns", "wide_over_float", "opendp_s_1e5",
                  "discrete_gaussian_s_1e5_sigma_4", "discrete_gaussian_s_1e5_sigma_64"},
     "methods.py": {"mean_dice", "worst_dice"},
+    "private.py": {"dice", "share", "noise_multiplier", "delta"},
 }  # fmt: skip
 
 

@@ -17,6 +17,8 @@ from fedbcs_secure.federation.settings import SimulationSettings
 from fedbcs_secure.learning import device
 from fedbcs_secure.privacy.accountant import epsilon
 from fedbcs_secure.privacy.events import Gaussian
+from fedbcs_secure.privacy.linter import Grade, lint_study
+from fedbcs_secure.privacy.policy import SitePolicy
 from fedbcs_secure.sections import Privacy
 from fedbcs_secure.study import Study, build
 
@@ -196,8 +198,9 @@ def test_the_private_template_is_a_private_study(tmp_path: Path) -> None:
     study, settings = study_and_settings(write(tmp_path, text), {})
     privacy = study.privacy
     assert privacy is not None
-    assert (privacy.steps, privacy.sampling_rate, privacy.prototype_noise) == (1, 0.5, None)
+    assert (privacy.steps, privacy.sampling_rate, privacy.prototype_noise) == (1, 0.3, None)
     assert (study.training.optimizer, study.training.foreground_weight) == ("sgd", 10.0)
-    assert study.model.frozen == ("enc3", "mid", "up3", "dec3")
+    assert study.model.frozen == ("enc2", "enc3", "mid", "up3", "dec3", "up2", "dec2")
     assert study.resolved().data.split == "independent"
-    assert settings.patients == 120
+    assert settings.patients == 200
+    assert not [f for f in lint_study(study, SitePolicy()) if f.grade is Grade.WRONG]

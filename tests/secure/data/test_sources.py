@@ -69,6 +69,26 @@ def test_under_privacy_a_patient_that_cannot_be_read_is_left_out_and_told(tmp_pa
         load(manifest(tmp_path, rows), SMALL)
 
 
+def test_where_images_are_the_unit_only_the_image_is_left_out(tmp_path: Path) -> None:
+    rows, told = study(tmp_path), []
+    (tmp_path / "iA3_1.png").write_bytes(b"")
+    contract = SMALL.model_copy(update={"split": "independent"})
+    dataset = load(
+        manifest(tmp_path, rows), contract, require_splits=(), unread=told.append, by_image=True
+    )
+    slices = {p.source_id: p.slices for p in dataset.cohorts["A"].test}
+    assert len(told) == 1
+    assert slices == {f"P{n}": 1 if n == 3 else 2 for n in range(10)}
+
+
+def test_a_site_with_nobody_left_says_so_before_anything_is_sent(tmp_path: Path) -> None:
+    rows = [row + ("test" if ",P1," in row else "train") for row in study(tmp_path, patients=3)]
+    for k in range(2):
+        (tmp_path / f"iA1_{k}.png").write_bytes(b"")
+    with pytest.raises(DataError, match="site A: no test patient"):
+        load(manifest(tmp_path, rows), SMALL, unread=lambda _: None)
+
+
 class TestManifests:
     def test_patients_are_whole_and_pseudonymous(self, tmp_path: Path) -> None:
         dataset = load(manifest(tmp_path, study(tmp_path)), SMALL)

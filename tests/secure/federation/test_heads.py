@@ -25,8 +25,8 @@ from fedbcs_secure.federation.heads import (
 )
 from fedbcs_secure.federation.readies import KeptReadies, ReadyFile, check_own
 from fedbcs_secure.federation.rounds import CONTROL
-from fedbcs_secure.privacy.chain import Head
 from fedbcs_secure.privacy.policy import Reason, SitePolicy
+from fedbcs_secure.privacy.shown import ShownHead
 
 ALLOWED = SitePolicy(min_noise_multiplier=0.1, protections=("secagg", "ckks", "none"))
 BLIND = "fedbcs_secure.federation.site.check_own"
@@ -43,7 +43,7 @@ def blind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(BLIND, lambda *_: None)
 
 
-def shown(w: Private, name: str) -> Head:
+def shown(w: Private, name: str) -> ShownHead:
     """What the site's last *ready* says of its ledger."""
     body = bytes(w.lines.sent(Kind.READY)[name][-1].body)
     return decode_head(body[-HEAD_BYTES:], sender=name)
@@ -76,7 +76,8 @@ def test_a_ready_frame_says_how_far_the_ledger_is(private: Make, protection: str
             (*_, frame) = w.lines.sent(Kind.READY)[name]
             assert len(frame.body) == w.cast.parties.ready_bytes == standing + HEAD_BYTES
             # opened, policy, and a release a round
-            assert shown(w, name) == w.ledger(name).head
+            assert shown(w, name) == w.ledger(name).show_head(w.cast.parties.digest)
+            assert shown(w, name).value != w.ledger(name).head.hash
             assert shown(w, name).sequence == 2 + number
             before = [f.encode() for f in w.lines.sent(Kind.READY)[name]][:-1]
             assert started(w, name) == (before[-1] if before else b"")
@@ -124,7 +125,7 @@ def test_a_site_sees_by_its_own_frame_that_its_ledger_is_older(
 
 
 def test_a_site_whose_older_ledger_went_on_by_itself(private: Make, blind: None) -> None:
-    """The number alone shows nothing then; the hash of the entry that was signed does."""
+    """The number alone shows nothing then; the value that was signed with it does."""
     w = federation(private)
     old = w.backup("B")
     w.round()
@@ -210,8 +211,48 @@ def test_what_is_no_frame_of_its_own_is_the_combiners_fault(private: Make, prote
     with pytest.raises(MalformedFrame):
         site.handle(_start(w, bytes(w.cast.parties.start_limit + 1)))
     assert w.trained == []
-    assert w.ledger("B").head == shown(w, "B")
+    assert w.ledger("B").show_head(w.cast.parties.digest) == shown(w, "B")
     assert w.round().survivors == ("A", "B", "C", "D")
+
+
+@pytest.mark.parametrize("protection", list(PROTECTIONS))
+def test_a_site_that_is_ready_shows_the_same_however_often_it_is_asked(
+    private: Make, protection: str
+) -> None:
+    """RO-2.1, RO-7.1: what the ledger books of other studies meanwhile is not to be polled."""
+    w = federation(private, protection)
+    w.round()
+    kept = w.lines.sent(Kind.READY)["B"][-1].encode()
+    site, length = w.lines.sites["B"], w.cast.parties.ready_bytes
+    first = site.handle(_start(w, b""))
+    trained = list(w.trained)
+    for number, body in enumerate((kept, b"", first)):
+        w.ledger("B").refuse(bytes(32), number, Reason.NOISE)
+        again = site.handle(_start(w, body))
+        heads = [bytes(decode(f, ANYTHING).body)[length - HEAD_BYTES :] for f in (first, again)]
+        assert heads[0] == heads[1]
+        # GK-2.1: in a standing there is a fresh key each time.
+        assert (first == again) == (protection not in GROUPED)
+    with pytest.raises(Inconsistent):
+        site.handle(_start(w, b"no frame"))
+    assert w.trained == trained
+    assert w.round().survivors == ("A", "B", "C", "D")
+    assert w.round().faults == {}
+    # The next round shows what was booked: a release a round, and three refusals.
+    assert shown(w, "B").sequence == 2 + 3 + 3
+
+
+def test_two_studies_do_not_see_that_it_is_one_ledger(private: Make) -> None:
+    """RO-7.1: by the number at most; and no study's frames are another's proof."""
+    w, other = federation(private, "none"), federation(private, "none", rounds=7)
+    w.round()
+    ledger, digests = w.ledger("B"), [each.cast.parties.digest for each in (w, other)]
+    one, two = (ledger.show_head(digest) for digest in digests)
+    assert one == shown(w, "B")
+    assert (one.sequence, one.value) != (two.sequence, two.value)
+    ready = w.lines.sent(Kind.READY)["B"][-1]
+    with pytest.raises(OlderLedger):
+        _check(w, seal(replace(ready, body=encode_head(two)), w.cast.identities["B"]))
 
 
 # The combiner ------------------------------------------------------------------------------------
@@ -222,7 +263,7 @@ def test_what_is_no_frame_of_its_own_is_the_combiners_fault(private: Make, prote
 def test_the_combiner_leaves_a_site_out_whose_ledger_went_back(
     private: Make, blind: None, protection: str, rounds: int
 ) -> None:
-    """RO-7.2: one entry behind, it comes to the same number with another hash; else to a smaller.
+    """RO-7.2: one entry behind, it comes to the same number with another value; else to a smaller.
 
     It is out until its ledger is beyond what was seen.
     """
@@ -236,7 +277,7 @@ def test_the_combiner_leaves_a_site_out_whose_ledger_went_back(
     assert result.survivors == ("A", "C", "D")
     fault = result.faults["B"]
     assert isinstance(fault, HeadWentBack)
-    assert ("another hash" if rounds == 1 else f"entry 4, after entry {3 + rounds}") in str(fault)
+    assert ("another value" if rounds == 1 else f"entry 4, after entry {3 + rounds}") in str(fault)
     assert w.lines.sites["B"].state.digest == w.state.digest
 
 
@@ -336,7 +377,7 @@ def test_sites_refuse_a_list_with_a_site_whose_ledger_went_back(
     w.round()
     w.put_back("B", old)
     monkeypatch.setattr(KeptReadies, "take", lambda *_: None)
-    with pytest.raises(RoundError):
+    with pytest.raises(RoundError, match=r"have the group's key.* A, C, D declined the sites"):
         w.round()
     first, error = w.lines.errors[0]
     assert (first, type(error)) == ("A", HeadWentBack)
@@ -351,7 +392,7 @@ def test_sites_refuse_a_list_with_a_site_whose_ledger_went_back(
 
 
 def test_the_form_of_a_head() -> None:
-    head = Head(2**63 + 5, bytes(range(32)))
+    head = ShownHead(2**63 + 5, bytes(range(32)))
     assert encode_head(head) == (2**63 + 5).to_bytes(8, "big") + bytes(range(32))
     assert decode_head(encode_head(head), sender="A") == head
     for length in (0, 39, 41):
@@ -361,7 +402,7 @@ def test_the_form_of_a_head() -> None:
 
 def test_heads_only_grow() -> None:
     def shows(number: int, letter: bytes = b"a") -> bytes:
-        return encode_head(Head(number, letter * 32))
+        return encode_head(ShownHead(number, letter * 32))
 
     seen = SeenHeads()
     seen.take({"A": shows(5), "B": shows(9)})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import hmac
 import math
 import os
 import random
@@ -22,6 +23,7 @@ from ledger_support import (
     OTHER,
     PEOPLE,
     STATE,
+    STORAGE_KEY,
     cheap,
     claim,
     fields_of,
@@ -32,13 +34,18 @@ from ledger_support import (
 from scipy.optimize import brentq
 from scipy.special import ndtr
 
+from fedbcs_protocols.binding import encode_fields
 from fedbcs_protocols.errors import Refused
 from fedbcs_secure.errors import LedgerError
 from fedbcs_secure.privacy import store as module
+from fedbcs_secure.privacy.chain import hash_of
 from fedbcs_secure.privacy.cost import cost as cost_of
+from fedbcs_secure.privacy.entries import Entry, Refusal
 from fedbcs_secure.privacy.events import Events, Gaussian
 from fedbcs_secure.privacy.ledger import Claim, Ledger
 from fedbcs_secure.privacy.policy import PolicyRefused, Reason, SitePolicy
+from fedbcs_secure.privacy.releases import purpose_key
+from fedbcs_secure.privacy.shown import ShownHead
 
 CAP = SitePolicy(epsilon=3.0)
 """One release about a patient at noise 4 costs 1.23, five cost 2.84, six 3.13."""
@@ -437,8 +444,8 @@ def test_an_older_copy_is_noticed(tmp_path: Path) -> None:
     with open_ledger(folder) as ledger:
         release(ledger, "A", 1)
         release(ledger, "A", 2)
-        seen = ledger.head
-        assert ledger.contains(seen.sequence, seen.hash)
+        seen = ledger.show_head(study("A"))
+        assert ledger.has_shown(study("A"), seen)
     shutil.copy(tmp_path / "backup" / "ledger.sqlite", folder)
     with pytest.raises(LedgerError, match="ends at entry 3, but had 5 before: an older copy"):
         open_ledger(folder)
@@ -448,10 +455,72 @@ def test_an_older_copy_is_noticed(tmp_path: Path) -> None:
     shutil.rmtree(folder / "releases")
     shutil.copytree(tmp_path / "backup" / "releases", folder / "releases")
     with open_ledger(folder) as ledger:
-        assert not ledger.contains(seen.sequence, seen.hash)
+        assert not ledger.has_shown(study("A"), seen)
         release(ledger, "A", 1)
         release(ledger, "A", 2)
-        assert not ledger.contains(seen.sequence, seen.hash)
+        assert not ledger.has_shown(study("A"), seen)
+
+
+def test_what_is_shown_of_a_head_can_be_guessed_by_nobody(tmp_path: Path) -> None:
+    """RO-7.1: an entry of a refusal has no secret in it, and one ledger serves many studies."""
+    with open_ledger(tmp_path, clock=lambda: "2026-01-01T00:00:00+00:00") as ledger:
+        before = ledger.head
+        ledger.refuse(study("B"), 4, Reason.BUDGET, 8.5)
+        # What a server of study A would try.
+        guess = Entry("2026-01-01T00:00:00+00:00", Refusal(study("B"), 4, Reason.BUDGET, 8.5))
+        guessed = hash_of(before.sequence + 1, before.hash, guess.encode())
+        assert guessed == ledger.head.hash
+        a, b = (ledger.show_head(study(name)) for name in "AB")
+        assert a.sequence == b.sequence == ledger.head.sequence
+        assert len({a.value, b.value, guessed}) == 3
+        message = encode_fields("fedbcs-secure shown head v1", study("A"), a.sequence, guessed)
+        assert a.value == hmac.digest(purpose_key(STORAGE_KEY, "shown heads"), message, "sha256")
+        for other in (bytes(32), STORAGE_KEY, purpose_key(STORAGE_KEY, "patients")):
+            assert a.value != hmac.digest(other, message, "sha256")
+        # The site knows its own, of any time, and in no other study.
+        release(ledger, "A")
+        assert ledger.has_shown(study("A"), a)
+        assert not ledger.has_shown(study("B"), a)
+        assert not ledger.has_shown(study("A"), ShownHead(a.sequence, guessed))
+        for number in (-1, a.sequence - 1, a.sequence + 1, a.sequence + 2, 2**64 - 1):
+            assert not ledger.has_shown(study("A"), ShownHead(number, a.value))
+
+
+@pytest.mark.parametrize("opened", [1, 3])
+def test_an_older_ledger_costs_no_release_that_the_latest_had_booked(
+    tmp_path: Path, opened: int
+) -> None:
+    """DP-5.5: the newest file looks like a crash's then; it is put aside, and found again."""
+    folder, copy, latest = (tmp_path / name for name in ("site", "copy", "latest"))
+    with open_ledger(folder) as ledger:
+        first = release(ledger, "A", 0)
+    shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("releases"))
+    with open_ledger(folder) as ledger:
+        second = release(ledger, "A", 1)
+    shutil.copytree(folder, latest, ignore=shutil.ignore_patterns("releases"))
+    shutil.copytree(copy, folder, dirs_exist_ok=True)
+    for _ in range(opened):
+        with open_ledger(folder) as ledger:
+            assert ledger.head.sequence == 3
+            (aside,) = (folder / "releases").glob("*.unbooked")
+    shutil.copytree(latest, folder, dirs_exist_ok=True)
+    with open_ledger(folder) as ledger:
+        assert not aside.exists()
+        assert ledger.release(claim("A", 1), never) == second
+        assert ledger.release(claim("A", 0), never) == first
+
+
+def test_what_was_put_aside_goes_when_the_ledger_goes_on(tmp_path: Path) -> None:
+    with open_ledger(tmp_path) as ledger:
+        release(ledger, "A", 0)
+        ledger._files.write((study("A"), 1), STATE, ledger.head, b"of a crash")
+    with open_ledger(tmp_path) as ledger:
+        (aside,) = (tmp_path / "releases").glob("*.unbooked")
+        ledger.release(claim("A", 0), never)
+        ledger.refuse(study("A"), 1, Reason.NOISE)
+        assert aside.exists()
+        release(ledger, "B", 0)
+        assert not aside.exists()
 
 
 def test_a_copy_that_went_on_from_an_older_one_is_noticed(tmp_path: Path) -> None:
@@ -568,9 +637,11 @@ def test_a_full_disk_while_booking_releases_nothing(tmp_path: Path) -> None:
                 use()
     with open_ledger(tmp_path) as ledger:
         assert ledger.head == head
-        assert len(list((tmp_path / "releases").iterdir())) == ledger.verify().releases
+        assert len(list((tmp_path / "releases").glob("*.release"))) == ledger.verify().releases
+        assert len(list((tmp_path / "releases").glob("*.unbooked"))) == 1
         assert ledger.release(claim(), never) == first
         release(ledger, "A", ledger.verify().releases)
+        assert len(list((tmp_path / "releases").iterdir())) == ledger.verify().releases
 
 
 @pytest.mark.parametrize(

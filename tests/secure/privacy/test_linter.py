@@ -48,6 +48,7 @@ def test_a_study_without_privacy() -> None:
         (study(privacy={"sampling_rate": 0.004}), ("privacy.sampling_rate", "weak")),
         (study(privacy={"clip": 1.5}), ("privacy.clip", "weak")),
         (study(protection="none"), ("protection", "weak")),
+        (study(model={"initial": "ab" * 32}), ("model.initial", "weak")),
         (
             study(privacy={"prototype_noise": 60.0}, model={"fused_width": 256}),
             ("privacy.prototype_noise", "weak"),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from ledger_support import IDENTITY, OTHER, STATE, STORAGE_KEY, study
 
 from fedbcs_secure.errors import LedgerError
 from fedbcs_secure.privacy import releases
-from fedbcs_secure.privacy.chain import START, Head
+from fedbcs_secure.privacy.chain import START, Booked, Head
 from fedbcs_secure.privacy.releases import HeadFile, ReleaseFiles, purpose_key
 from fedbcs_secure.privacy.store import hold
 
@@ -98,17 +100,85 @@ def test_what_is_too_long_is_neither_written_nor_read(
     assert files.read(SLOT, STATE) is None
 
 
-def test_what_a_crash_left_is_removed(files: ReleaseFiles) -> None:
+def booked(*slots: releases.Slot, data: bytes = DATA) -> dict[releases.Slot, Booked]:
+    return dict.fromkeys(slots, Booked(STATE, hashlib.sha256(data).digest()))
+
+
+def test_what_a_crash_left_is_removed_or_put_aside(files: ReleaseFiles) -> None:
     files.write(SLOT, STATE, START, b"booked")
     files.write((SLOT[0], 4), STATE, HEAD, b"not booked")
     torn = files.folder / f"{SLOT[0].hex()}-0000000005.release.tmp"
     torn.write_bytes(b"half")
     mine = files.folder / "notes.tmp"
     mine.write_bytes(b"a person's")
-    files.settle({SLOT}, HEAD)
-    assert files.slots() == [SLOT]
-    assert not torn.exists()
-    assert mine.exists()
+    for _ in range(2):
+        files.settle(booked(SLOT), HEAD)
+        assert files.slots() == [SLOT]
+        assert files.read((SLOT[0], 4), STATE) is None
+        names = {path.name for path in files.folder.iterdir()} - {only_name(SLOT)}
+        assert names == {only_name((SLOT[0], 4)) + ".unbooked", "notes.tmp"}
+    files.forget_unbooked()
+    assert {path.name for path in files.folder.iterdir()} == {only_name(SLOT), "notes.tmp"}
+
+
+def only_name(slot: releases.Slot) -> str:
+    return f"{slot[0].hex()}-{slot[1]:010d}.release"
+
+
+def put_aside(files: ReleaseFiles, data: bytes = DATA) -> Path:
+    files.write(SLOT, STATE, HEAD, data)
+    files.settle({}, HEAD)
+    return only(files)
+
+
+def test_what_was_put_aside_comes_back_when_it_is_booked(files: ReleaseFiles) -> None:
+    aside = put_aside(files)
+    for other in ({}, booked((SLOT[0], 4)), booked(SLOT, data=b"others")):
+        files.settle(other, Head(8, b"i" * 32))
+        assert only(files) == aside
+    files.settle({SLOT: replace(booked(SLOT)[SLOT], state=b"t" * 32)}, HEAD)
+    assert only(files) == aside
+    files.settle(booked(SLOT), Head(8, b"i" * 32))
+    assert only(files) == aside.with_suffix("")
+    assert files.read(SLOT, STATE) == DATA
+
+
+def test_one_is_put_aside_for_a_round_and_goes_with_it(files: ReleaseFiles) -> None:
+    put_aside(files, b"older")
+    aside = put_aside(files)
+    # The round's own bytes are there: those put aside are of no use.
+    files.write(SLOT, STATE, HEAD, DATA)
+    files.settle(booked(SLOT), HEAD)
+    assert not aside.exists()
+    # Others' bytes are there: those put aside are the right ones.
+    files.forget(SLOT[0], 4)
+    put_aside(files)
+    files.write(SLOT, STATE, HEAD, b"others")
+    files.settle(booked(SLOT), HEAD)
+    assert files.read(SLOT, STATE) == DATA
+    # A damaged one is left where it is, and goes with its round.
+    files.forget(SLOT[0], 4)
+    aside = put_aside(files)
+    aside.write_bytes(aside.read_bytes()[:-1])
+    files.settle(booked(SLOT), HEAD)
+    files.forget(study("B"), 9)
+    files.forget(SLOT[0], 3)
+    assert only(files) == aside
+    files.forget(SLOT[0], 4)
+    assert not aside.exists()
+
+
+def test_what_cannot_be_put_aside_is_said(
+    files: ReleaseFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise OSError(errno.EACCES, "Permission denied")
+
+    files.write(SLOT, STATE, HEAD, DATA)
+    monkeypatch.setattr(Path, "replace", fails)
+    with pytest.raises(LedgerError, match=r"cannot rename .* Permission denied"):
+        files.settle({}, HEAD)
+    assert files.read(SLOT, STATE) == DATA
 
 
 def test_what_no_crash_can_leave_is_an_older_ledgers_sign(files: ReleaseFiles) -> None:
@@ -116,10 +186,10 @@ def test_what_no_crash_can_leave_is_an_older_ledgers_sign(files: ReleaseFiles) -
     files.write(SLOT, STATE, HEAD, DATA)
     for head in (Head(6, HEAD.hash), Head(8, HEAD.hash), Head(7, b"g" * 32), START):
         with pytest.raises(LedgerError, match="an older copy of the ledger was restored"):
-            files.settle(set(), head)
+            files.settle({}, head)
     only(files).write_bytes(b"no release")
     with pytest.raises(LedgerError, match="or damaged"):
-        files.settle(set(), HEAD)
+        files.settle({}, HEAD)
     assert files.slots() == [SLOT]
 
 
