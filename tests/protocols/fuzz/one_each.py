@@ -92,7 +92,7 @@ ONE_EACH = (
         decoders.wire_decode,
         (PeerError,),
         tuple(_sealed(b"body" * 3, kind) for kind in Kind),
-        slots=20,
+        slots=14,
     ),
     Target(
         "wire_open", decoders.wire_open, (PeerError,), (_sealed(b"body"), _sealed(b"")), slots=4
