@@ -1,7 +1,7 @@
 """Accuracy against privacy: test Dice at several epsilons, with and without a pre-trained start.
 
     python benchmarks/private.py --epsilons 1,4,8,inf --inits none,synthetic-he --seeds 1,2,3 \\
-        --patients 120 --out runs/private
+        --patients 200 --out runs/private
 
 Private runs are DP-SGD on patients with the settings of the flags below; ``inf`` is usual training
 of the whole network (Adam 1e-3, ``--plain-rounds`` epochs), without any noise; ``0`` is the start
@@ -111,7 +111,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=7.5, help="of private training from scratch")
     parser.add_argument("--lr-init", type=float, default=7.5, help="... from a pre-trained start")
     parser.add_argument("--rounds", type=int, default=80)
-    parser.add_argument("--plain-rounds", type=int, default=6)
+    parser.add_argument("--plain-rounds", type=int, default=12)
     parser.add_argument("--json", action="store_true", help="print one JSON object as last line")
     for name, kind, value in (
         ("width", int, 8), ("size", int, 64), ("channels", int, None), ("patients", int, 20),

@@ -83,6 +83,7 @@ form = "gentle"              # gentle | faithful (the paper's formula) | off
 ## clip = 0.2                # longest gradient of a patient; near the median is best
 ## sampling_rate = 0.2       # chance of a patient to be in a step
 ## steps = 5                 # a round
+## slices = 4                # of a patient in a step, at most
 ## prototype_noise = 16.0    # leave out: no prototypes are sent, and nothing is aligned
 ## prototype_every = 5       # rounds
 
@@ -114,6 +115,7 @@ _PRIVATE = (
     ("## clip = 0.2     ", "clip = 0.2        "),
     ("## sampling_rate = 0.2 ", "sampling_rate = 0.3    "),
     ("## steps = 5      ", "steps = 1         "),
+    ("## slices = 4     ", "slices = 2        "),
     (
         'data = "synthetic-mri" ',
         'patients = 200               # of a synthetic source\ndata = "synthetic-mri" ',

@@ -198,6 +198,7 @@ def test_the_private_template_is_a_private_study(tmp_path: Path) -> None:
     study, settings = study_and_settings(write(tmp_path, text), {})
     privacy = study.privacy
     assert privacy is not None
+    assert privacy.slices == 2
     assert (privacy.steps, privacy.sampling_rate, privacy.prototype_noise) == (1, 0.3, None)
     assert (study.training.optimizer, study.training.foreground_weight) == ("sgd", 10.0)
     assert study.model.frozen == ("enc2", "enc3", "mid", "up3", "dec3", "up2", "dec2")
