@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -47,6 +48,11 @@ def run(*arguments: str, cwd: Path | None = None) -> Result:
     return Result(code, out.getvalue(), err.getvalue())
 
 
+def _interruptible() -> None:
+    """A test run in the background of a shell ignores SIGINT, and its children would too."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(*arguments: str, cwd: Path | None = None) -> subprocess.Popen[str]:
     """Start and return the process; the caller reaps it."""
     return subprocess.Popen(
@@ -56,4 +62,5 @@ def start(*arguments: str, cwd: Path | None = None) -> subprocess.Popen[str]:
         text=True,
         cwd=cwd,
         env=ENVIRONMENT,
+        preexec_fn=_interruptible,
     )
