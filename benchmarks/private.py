@@ -73,11 +73,16 @@ def one_run(folder: Path, flags: dict[str, Any], data: Data, *, rounds: bool = T
     check_dataset(study, dataset)
     study = with_roster(study, dataset)
     summary_file = folder / "summary.json"
-    if summary_file.exists():
-        return json.loads(summary_file.read_text())
     if (folder / "study.toml").exists():
         run = RunFolder.open(folder)
-        study, settings = run.document()
+        wanted, (study, settings) = study, run.document()
+        without = {"model": study.model.model_copy(update={"initial": None})}
+        if study.model_copy(update=without) != wanted:
+            raise SystemExit(f"{folder} holds a run of another study; choose another --out")
+        if run.finished:
+            return json.loads(summary_file.read_text())
+    elif summary_file.exists():  # of a start alone
+        return json.loads(summary_file.read_text())
     else:
         weights = data.start(study, settings)
         study = naming(study, weights)

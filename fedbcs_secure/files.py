@@ -25,6 +25,7 @@ def write_durably(path: Path, *parts: bytes, mode: int = 0o666) -> None:
             stream.write(part)
         stream.flush()
         os.fsync(stream.fileno())
+    # By the system's name, where tests cut the power.
     os.replace(temporary, path)  # noqa: PTH105
     sync_folder(path.parent)
 

@@ -155,8 +155,10 @@ def execute(
 
 def _advise(study: Study, settings: SimulationSettings, console: Console) -> None:
     """What a person may not expect of this study."""
+    from fedbcs_secure.federation.starting import is_public
+
     start = settings.init
-    if study.privacy is not None and start is not None and not start.startswith("synthetic"):
+    if study.privacy is not None and start is not None and not is_public(start):
         console.print(
             f"[yellow]note:[/] whoever's images {start} was trained on, no ledger of this study "
             "counts them (DP-3.7).",

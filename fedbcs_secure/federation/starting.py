@@ -28,6 +28,11 @@ FILE = "initial.safetensors"
 SYNTHETIC = ("synthetic-mri", "synthetic-he")
 
 
+def is_public(wanted: str) -> bool:
+    """Whether a start is trained on invented patients, not read from a file."""
+    return wanted == "synthetic" or wanted in SYNTHETIC
+
+
 def public_source(wanted: str, data: str, channels: int) -> str:
     """The synthetic set to pre-train on. ``synthetic``: never that of the study itself."""
     if wanted in SYNTHETIC:
@@ -46,7 +51,7 @@ def given_weights(
     """
     if settings.init is None:
         return None
-    if settings.init == "synthetic" or settings.init in SYNTHETIC:
+    if is_public(settings.init):
         return pretrained(
             study,
             public_source(settings.init, settings.data, study.data.channels),

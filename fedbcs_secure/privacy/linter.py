@@ -132,8 +132,8 @@ def _terms(study: Study, privacy: Privacy) -> Iterator[Finding]:
             "model.initial",
             "nobody can tell from the digest whose images the first weights were trained on, and "
             "what they show of them is in no ledger; frozen parts show it as it is",
-            "a public start (--init synthetic), or weights that were trained with [privacy] and "
-            "are booked",
+            "leave it where it is a public start (--init synthetic); else take weights that were "
+            "trained with [privacy] and are booked",
         )
     if patients and privacy.sampling_rate * min(patients) < 1:
         yield Finding(

@@ -14,6 +14,7 @@ from fedbcs_secure.federation.simulation import Simulation, with_roster
 from fedbcs_secure.federation.starting import (
     FILE,
     given_weights,
+    is_public,
     keep,
     naming,
     public_source,
@@ -38,6 +39,11 @@ def test_it_follows_from_public_numbers_alone() -> None:
     assert np.array_equal(one, quick(tiny_study(**others).resolved()))
     assert not np.array_equal(one, quick(source="synthetic-mri"))
     assert one.size == Learner(STUDY, "cpu").parameters
+
+
+def test_a_file_is_no_public_start_whatever_its_name() -> None:
+    assert all(map(is_public, ("synthetic", "synthetic-mri", "synthetic-he")))
+    assert not any(map(is_public, ("synthetic_patients.safetensors", "synthetic-mri.safetensors")))
 
 
 def test_it_is_the_network_of_the_study() -> None:
