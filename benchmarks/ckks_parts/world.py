@@ -53,7 +53,7 @@ class World:
 
     def combiner(self) -> CkksCombiner:
         """A fresh session of the combiner's."""
-        return CkksCombiner(self.setting, identity=self.server, scratch=ScratchFile())
+        return CkksCombiner(self.setting, identity=self.server)
 
     def secret(self) -> tuple[bytes, int]:
         """The group's secret and its epoch."""

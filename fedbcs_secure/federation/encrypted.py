@@ -18,7 +18,6 @@ from fedbcs_secure.federation.attempts import MAX_ATTEMPTS, Opening
 from fedbcs_secure.federation.channel import Channel
 from fedbcs_secure.federation.missed import MissedSums, Told
 from fedbcs_secure.federation.rounds import CONTROL, AnyState, Parties, StateName
-from fedbcs_secure.federation.scratch import ScratchFile
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +39,7 @@ class EncryptedSum:
         for tries in range(1, MAX_ATTEMPTS + 1):
             attempt, opened = opening()
             setting = self.parties.encrypted(state, attempt, opened.key_id)
-            session = CkksCombiner(setting, identity=self.identity, scratch=ScratchFile())
+            session = CkksCombiner(setting, identity=self.identity)
             if self._carry(session, opened):
                 return session, tries
         raise RoundError(

@@ -1,27 +1,26 @@
-"""A file for libraries that read and write paths only; in memory where the system has that."""
+"""A file in memory, for libraries that read and write paths only."""
 
 from __future__ import annotations
 
 import os
-import tempfile
 import weakref
-from pathlib import Path
 
+from fedbcs_protocols.errors import LocalError
 from fedbcs_protocols.ring import Buffer
 
 
 class ScratchFile:
-    """One file under ``path``, gone with this object. It is for bytes that are no secret."""
+    """One file under ``path``, in memory and of this process only; gone with this object.
+
+    Raises :class:`LocalError` on a system without such files.
+    """
 
     def __init__(self) -> None:
-        if hasattr(os, "memfd_create"):
-            self._descriptor = os.memfd_create("fedbcs-secure")
-            self.path = f"/proc/self/fd/{self._descriptor}"
-            weakref.finalize(self, os.close, self._descriptor)
-        else:
-            # Readable by this user only.
-            self._descriptor, self.path = tempfile.mkstemp(prefix="fedbcs-secure-")
-            weakref.finalize(self, _remove, self._descriptor, self.path)
+        if not hasattr(os, "memfd_create"):
+            raise LocalError("encrypted sums need files in memory, which Linux has: use secagg")
+        self._descriptor = os.memfd_create("fedbcs-secure")
+        self.path = f"/proc/self/fd/{self._descriptor}"
+        weakref.finalize(self, os.close, self._descriptor)
 
     def write(self, data: Buffer) -> None:
         """Make ``data`` the whole content."""
@@ -36,8 +35,3 @@ class ScratchFile:
         """The whole content."""
         size = os.fstat(self._descriptor).st_size
         return os.pread(self._descriptor, size, 0)
-
-
-def _remove(descriptor: int, path: str) -> None:
-    os.close(descriptor)
-    Path(path).unlink(missing_ok=True)

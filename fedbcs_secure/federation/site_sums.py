@@ -232,7 +232,7 @@ class CkksSum:
         self._name, self._identity, self._parties = name, identity, parties
         self._guard, self._keys = guard, keys
         self._scratch = ScratchFile()
-        # CK-4.1: before anything is written down or sent.
+        # CK-3.5: before anything is written down or sent.
         ckks.check_build(self._scratch)
         self._session: ckks.CkksSession | None = None
         self._signed: dict[int, bytes] = {}
@@ -240,7 +240,7 @@ class CkksSum:
     def limits(self, state: GlobalState) -> Limits:
         return {
             Kind.SUM: encrypted_limit(self._parties.encrypted(state, 0, NO_KEY)),
-            Kind.AGGREGATE: Announced.length(len(self._parties.roster)),
+            Kind.AGGREGATE: Announced.limit(len(self._parties.roster)),
         }
 
     def open(self, state: GlobalState, attempt: int, vector: Words) -> bytes:

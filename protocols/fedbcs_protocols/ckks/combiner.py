@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+
+import numpy as np
 
 from fedbcs_protocols.binding import COMBINER, Binding
-from fedbcs_protocols.ckks.cipher import SEED_BYTES, Context, Scratch, unpack_words
 from fedbcs_protocols.ckks.messages import (
     AGGREGATE_SEQUENCE,
     AGREE_SEQUENCE,
@@ -20,8 +20,11 @@ from fedbcs_protocols.ckks.messages import (
     encode_sum,
     transcript,
 )
+from fedbcs_protocols.ckks.packing import Polynomials
+from fedbcs_protocols.ckks.params import DEGREE
 from fedbcs_protocols.ckks.setting import CkksSetting
 from fedbcs_protocols.ckks.states import CombinerEvent, CombinerState, next_combiner_state
+from fedbcs_protocols.ckks.words import add_residues, pack_words, unpack_words
 from fedbcs_protocols.errors import Inconsistent, LocalError, TooFewSites, UnexpectedFrame
 from fedbcs_protocols.identity import Identity
 from fedbcs_protocols.ring import Buffer
@@ -40,20 +43,19 @@ class CkksCombiner:
     few sites at the end of a stage raise :class:`TooFewSites` and end the attempt.
     """
 
-    def __init__(self, setting: CkksSetting, *, identity: Identity, scratch: Scratch) -> None:
+    def __init__(self, setting: CkksSetting, *, identity: Identity) -> None:
         if identity.public != setting.combiner:
             raise LocalError("the identity is not the combiner's of this setting")
         self.state = CombinerState.ENCRYPTED
         self.requests: Mapping[str, bytes] = {}
         self._setting = setting
         self._identity = identity
-        self._context = Context(setting.params, scratch)
         self._expected = frozenset(range(setting.sites))
         self._came: dict[int, bytes] = {}
-        self._sums: list[Any] = []
-        self._announced = Announced(frozenset(), bytes(DIGEST_BYTES))
+        self._total: Polynomials | None = None
+        self._announced = Announced({}, bytes(DIGEST_BYTES))
         self._transcript = b""
-        self._aggregate = bytearray()
+        self._aggregate = b""
         self._signatures: Mapping[int, bytes] = {}
 
     @property
@@ -87,8 +89,9 @@ class CkksCombiner:
         if place in self._came:
             raise UnexpectedFrame(frame.sender, "its frame of this stage comes twice")
         if uploading:
-            self._add(Encrypted.decode(frame.body, sender=frame.sender, setting=setting), frame)
-            self._came[place] = b""
+            message = Encrypted.decode(frame.body, sender=frame.sender, setting=setting)
+            self._add(message, frame.sender)
+            self._came[place] = message.salt
         else:
             # CK-4.4
             if bytes(frame.body) != self._transcript:
@@ -102,13 +105,13 @@ class CkksCombiner:
         if len(came) < threshold:
             stage = self.state.name.lower()
             self.state = next_combiner_state(self.state, CombinerEvent.TOO_FEW)
-            self.requests, self._expected, self._sums = {}, frozenset(), []
+            self.requests, self._expected, self._total = {}, frozenset(), None
             raise TooFewSites(
                 f"{len(came)} sites are left at the end of stage {stage!r}, the threshold is "
                 f"{threshold}"
             )
         if self.state is CombinerState.ENCRYPTED:
-            self._announce(came)
+            self._announce(dict(self._came))
         else:
             self._signatures, self.requests, self._expected = dict(self._came), {}, frozenset()
         self._came = {}
@@ -122,33 +125,29 @@ class CkksCombiner:
         body = encode_sum(agreement, self._aggregate, self._setting)
         return self._seal(Kind.SUM, SUM_SEQUENCE, body)
 
-    def _add(self, message: Encrypted, frame: Frame) -> None:
+    def _add(self, message: Encrypted, sender: str) -> None:
+        one = np.empty(DEGREE, np.uint64)
         # All of it is checked before any of it is added.
         for ciphertext in message.ciphertexts():
-            unpack_words(ciphertext[SEED_BYTES:], frame.sender)
-        first = not self._sums
-        for index, data in enumerate(message.ciphertexts()):
-            ciphertext = self._context.fresh(data, frame.sender)
-            if first:
-                self._sums.append(ciphertext)
-            else:
-                self._context.evaluator.add_inplace(self._sums[index], ciphertext)
+            unpack_words(ciphertext, sender, one)
+        if self._total is None:
+            self._total = np.zeros((self._setting.chunks, DEGREE), np.uint64)
+        for total, ciphertext in zip(self._total, message.ciphertexts(), strict=True):
+            add_residues(total, unpack_words(ciphertext, sender, one))
 
-    def _announce(self, members: frozenset[int]) -> None:
+    def _announce(self, salts: Mapping[int, bytes]) -> None:
         setting = self._setting
-        self._aggregate = bytearray()
-        for index in range(len(self._sums)):
-            self._aggregate += self._context.sum_bytes(self._sums[index])
-            # One held twice is enough.
-            self._sums[index] = None
-        self._sums = []
-        self._announced = Announced(members, aggregate_digest(self._aggregate))
+        if self._total is None:
+            raise LocalError("nothing was added")
+        self._aggregate = b"".join(map(pack_words, self._total))
+        self._total = None
+        self._announced = Announced(salts, aggregate_digest(self._aggregate))
         self._transcript = transcript(setting, self._announced)
         request = self._seal(
             Kind.AGGREGATE, AGGREGATE_SEQUENCE, self._announced.encode(setting.sites)
         )
-        self._expected = members
-        self.requests = {setting.names[place]: request for place in sorted(members)}
+        self._expected = frozenset(salts)
+        self.requests = {setting.names[place]: request for place in sorted(salts)}
 
     def _seal(self, kind: Kind, sequence: int, body: bytes) -> bytes:
         return seal(Frame(kind, self._setting.binding, COMBINER, sequence, body), self._identity)

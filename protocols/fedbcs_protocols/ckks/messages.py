@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from fedbcs_protocols.binding import COMBINER, encode_fields
-from fedbcs_protocols.ckks.cipher import FRESH_BYTES, SUM_BYTES
+from fedbcs_protocols.ckks.samples import SALT_BYTES
 from fedbcs_protocols.ckks.setting import CkksSetting
+from fedbcs_protocols.ckks.words import POLYNOMIAL_BYTES
 from fedbcs_protocols.derive import PROTOCOL_VERSION
 from fedbcs_protocols.errors import BadSignature, BadSiteList, Inconsistent, MalformedFrame
 from fedbcs_protocols.identity import SIGNATURE_BYTES
@@ -25,27 +26,28 @@ UPLOAD_SEQUENCE, AGREE_SEQUENCE = 0, 1
 AGGREGATE_SEQUENCE, SUM_SEQUENCE = 0, 1
 DIGEST_BYTES = 32
 
-_UPLOAD = struct.Struct(">32s32sI")
+_UPLOAD = struct.Struct(f">32s32s{SALT_BYTES}sI")
 _COUNT = struct.Struct(">I")
 
 
 @dataclass(frozen=True)
 class Encrypted:
-    """A site's vector: the key and the parameters that it is under, and its ciphertexts."""
+    """A site's vector: the key and the parameters that it is under, its salt, its ciphertexts."""
 
     key_id: bytes
     parameters: bytes
+    salt: bytes
     body: Buffer
 
     @staticmethod
-    def head(setting: CkksSetting) -> bytes:
-        """The start of the body; ciphertexts of :data:`FRESH_BYTES` follow (CK-3.6)."""
-        return _UPLOAD.pack(setting.key_id, setting.params.digest, setting.chunks)
+    def head(setting: CkksSetting, salt: bytes) -> bytes:
+        """The start of the body; ciphertexts of :data:`POLYNOMIAL_BYTES` follow (CK-3.8)."""
+        return _UPLOAD.pack(setting.key_id, setting.params.digest, salt, setting.chunks)
 
     @staticmethod
     def length(setting: CkksSetting) -> int:
         """The exact length of the body, in bytes."""
-        return _UPLOAD.size + setting.chunks * FRESH_BYTES
+        return _UPLOAD.size + setting.chunks * POLYNOMIAL_BYTES
 
     @classmethod
     def decode(cls, body: Buffer, *, sender: str, setting: CkksSetting) -> Encrypted:
@@ -55,42 +57,70 @@ class Encrypted:
                 sender, f"ciphertexts of {len(body)} bytes, not {cls.length(setting)}"
             )
         view = memoryview(body)
-        key_id, parameters, chunks = _UPLOAD.unpack_from(view)
-        # CK-3.7: ciphertexts under two keys add up to noise, and nobody would notice here.
+        key_id, parameters, salt, chunks = _UPLOAD.unpack_from(view)
+        # CK-3.9: a sum of ciphertexts from two keys is noise, and nobody would notice here.
         if key_id != setting.key_id:
             raise Inconsistent(sender, "its ciphertexts are under another key")
         if parameters != setting.params.digest or chunks != setting.chunks:
             raise Inconsistent(sender, "its ciphertexts have other parameters")
-        return cls(key_id, parameters, view[_UPLOAD.size :])
+        return cls(key_id, parameters, salt, view[_UPLOAD.size :])
 
     def ciphertexts(self) -> Iterator[memoryview]:
         """Each chunk's ciphertext, in order."""
-        view = memoryview(self.body)
-        for at in range(0, len(view), FRESH_BYTES):
-            yield view[at : at + FRESH_BYTES]
+        return ciphertexts_of(self.body)
+
+
+def ciphertexts_of(body: Buffer) -> Iterator[memoryview]:
+    """The ciphertexts that ``body`` consists of, in order."""
+    view = memoryview(body)
+    for at in range(0, len(view), POLYNOMIAL_BYTES):
+        yield view[at : at + POLYNOMIAL_BYTES]
 
 
 @dataclass(frozen=True)
 class Announced:
-    """The sites in an aggregate (places), and its digest."""
+    """An aggregate: each member's salt, by place, and the digest of its ciphertexts."""
 
-    members: frozenset[int]
+    salts: Mapping[int, bytes]
     digest: bytes
 
+    @property
+    def members(self) -> frozenset[int]:
+        """The sites in the aggregate, by place."""
+        return frozenset(self.salts)
+
     def encode(self, sites: int) -> bytes:
-        return encode_set(self.members, sites) + self.digest
+        salts = (self.salts[place] for place in sorted(self.salts))
+        return b"".join((encode_set(self.salts, sites), self.digest, *salts))
 
     @staticmethod
-    def length(sites: int) -> int:
-        """The exact length of the body, in bytes."""
-        return set_bytes(sites) + DIGEST_BYTES
+    def limit(sites: int) -> int:
+        """The longest encoding, in bytes."""
+        return set_bytes(sites) + DIGEST_BYTES + sites * SALT_BYTES
 
     @classmethod
     def decode(cls, body: Buffer, *, sender: str, sites: int) -> Announced:
+        announced, end = cls.decode_from(body, sender=sender, sites=sites)
+        if end != len(body):
+            raise MalformedFrame(sender, f"an aggregate announced in {len(body)} bytes, not {end}")
+        return announced
+
+    @classmethod
+    def decode_from(cls, body: Buffer, *, sender: str, sites: int) -> tuple[Announced, int]:
+        """What is announced at the start of ``body``, and where it ends."""
         view, width = memoryview(body), set_bytes(sites)
-        if len(view) != width + DIGEST_BYTES:
+        head = width + DIGEST_BYTES
+        if len(view) < head:
             raise MalformedFrame(sender, f"an aggregate announced in {len(view)} bytes")
-        return cls(decode_set(view[:width], sites, sender=sender), bytes(view[width:]))
+        places = sorted(decode_set(view[:width], sites, sender=sender))
+        end = head + len(places) * SALT_BYTES
+        if len(view) < end:
+            raise MalformedFrame(sender, "an aggregate with fewer salts than members")
+        salts = {
+            place: bytes(view[at : at + SALT_BYTES])
+            for place, at in zip(places, range(head, end, SALT_BYTES), strict=True)
+        }
+        return cls(salts, bytes(view[width:head])), end
 
 
 @dataclass(frozen=True)
@@ -109,18 +139,19 @@ class Agreement:
     @staticmethod
     def limit(sites: int) -> int:
         """The longest encoding, in bytes."""
-        head = 2 * DIGEST_BYTES + 2 * set_bytes(sites)
+        head = DIGEST_BYTES + Announced.limit(sites) + set_bytes(sites)
         return head + sites * SIGNATURE_BYTES
 
     @classmethod
     def decode_from(cls, body: Buffer, *, sender: str, sites: int) -> tuple[Agreement, int]:
         """The agreement at the start of ``body``, and where it ends."""
         view, width = memoryview(body), set_bytes(sites)
-        middle = DIGEST_BYTES + Announced.length(sites)
+        rest = view[DIGEST_BYTES:]
+        announced, middle = Announced.decode_from(rest, sender=sender, sites=sites)
+        middle += DIGEST_BYTES
         head = middle + width
         if len(view) < head:
             raise MalformedFrame(sender, f"an agreement of {len(view)} bytes")
-        announced = Announced.decode(view[DIGEST_BYTES:middle], sender=sender, sites=sites)
         signers = sorted(decode_set(view[middle:head], sites, sender=sender))
         end = head + len(signers) * SIGNATURE_BYTES
         if len(view) < end:
@@ -189,7 +220,7 @@ def aggregate_digest(ciphertexts: Buffer) -> bytes:
 
 def sum_limit(setting: CkksSetting) -> int:
     """The longest body of a *sum* frame, in bytes."""
-    return Agreement.limit(setting.sites) + _COUNT.size + setting.chunks * SUM_BYTES
+    return Agreement.limit(setting.sites) + _COUNT.size + setting.chunks * POLYNOMIAL_BYTES
 
 
 def encode_sum(agreement: Agreement, ciphertexts: Buffer, setting: CkksSetting) -> bytes:
@@ -202,7 +233,7 @@ def decode_sum(body: Buffer, *, sender: str, setting: CkksSetting) -> tuple[Agre
     """The inverse; the ciphertexts are a view of ``body``."""
     agreement, end = Agreement.decode_from(body, sender=sender, sites=setting.sites)
     view = memoryview(body)[end:]
-    expected = _COUNT.size + setting.chunks * SUM_BYTES
+    expected = _COUNT.size + setting.chunks * POLYNOMIAL_BYTES
     if len(view) != expected or _COUNT.unpack_from(view)[0] != setting.chunks:
         raise MalformedFrame(sender, f"an aggregate of {len(view)} bytes, not {expected}")
     return agreement, view[_COUNT.size :]

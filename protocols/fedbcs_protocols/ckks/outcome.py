@@ -8,19 +8,22 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from fedbcs_protocols.binding import COMBINER
-from fedbcs_protocols.ckks.cipher import SUM_BYTES, Scratch
+from fedbcs_protocols.ckks.cipher import Decryptor
 from fedbcs_protocols.ckks.messages import (
     SUM_SEQUENCE,
     Agreement,
     aggregate_digest,
+    ciphertexts_of,
     decode_sum,
     sum_limit,
 )
 from fedbcs_protocols.ckks.packing import check_noise, unpack
 from fedbcs_protocols.ckks.params import DEGREE
+from fedbcs_protocols.ckks.products import BATCH, Scratch
+from fedbcs_protocols.ckks.samples import upload_secret
 from fedbcs_protocols.ckks.setting import CkksSetting
-from fedbcs_protocols.ckks.site import context_of
 from fedbcs_protocols.ckks.tagging import Gathered, tagger_of
+from fedbcs_protocols.ckks.words import unpack_words
 from fedbcs_protocols.errors import Inconsistent, PeerError, Refused
 from fedbcs_protocols.group import GroupSecret, SiteKeys
 from fedbcs_protocols.ring import Buffer, Words
@@ -82,6 +85,8 @@ def open_sum(
         # GK-6.2
         keys.burn(agreement.key_id)
         raise
+    finally:
+        scratch.write(b"")
     members = sorted(agreement.announced.members)
     # A site that did not sign compares the next set with this one too.
     keys.keep(replace(keys.ring, survivors=agreement.announced.members))
@@ -105,28 +110,36 @@ def _decrypted(
 
     would say, by its time, which one that was (CK-5.7).
     """
-    members = agreement.announced.members
-    context = context_of(setting, secret, scratch)
-    gathered, squares, fault = Gathered(setting), 0.0, None
+    announced = agreement.announced
+    members, binding = announced.members, setting.binding
+    # CK-3.5: no other ciphertexts than these members' open under the sum of these secrets.
+    secrets = (
+        upload_secret(secret.secret, secret.epoch, binding, setting.names[place], salt)
+        for place, salt in announced.salts.items()
+    )
+    cipher = Decryptor(binding, secrets, scratch)
+    gathered, pieces = Gathered(setting), list(ciphertexts_of(ciphertexts))
+    faults: list[PeerError] = []
     # Stands for what cannot be kept, so that keeping and checking takes as long for it.
     largest = len(members) * ((1 << setting.params.bits) - 1)
-    other = np.full(setting.params.capacity, largest, np.uint32)
-    for index in range(setting.chunks):
-        piece = ciphertexts[index * SUM_BYTES : (index + 1) * SUM_BYTES]
+    other = np.full((BATCH, setting.params.capacity), largest, np.uint32)
+    batch = np.empty((BATCH, DEGREE), np.uint64)
+    for start in range(0, setting.chunks, BATCH):
+        some = pieces[start : start + BATCH]
+        values = other[: len(some)]
         try:
-            slots = context.decrypt(context.both(piece, COMBINER))
-            values, residue = unpack(slots, setting.params, len(members))
+            for piece, words in zip(some, batch, strict=False):
+                unpack_words(piece, COMBINER, words)
+            plain = cipher.decrypt(batch[: len(some)])
+            values, noise = unpack(plain, setting.params, len(members))
+            check_noise(noise, len(members))
         except PeerError as error:
-            fault = fault or error
-            values, residue = other, 0.0
-        gathered.put(index, values)
-        squares += residue
-    tagger = tagger_of(setting, secret.secret, secret.epoch)
+            faults.append(error)
+        gathered.put(start, values)
     try:
-        total = gathered.check(tagger, members)
-        check_noise(squares, setting.chunks * DEGREE, setting.params, len(members))
+        total = gathered.check(tagger_of(setting, secret.secret, secret.epoch), members)
     except PeerError as error:
-        raise (fault or error) from None
-    if fault is not None:
-        raise fault
+        faults.append(error)
+    if faults:
+        raise faults[0]
     return total

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 
 from fedbcs_protocols.binding import COMBINER, Binding
-from fedbcs_protocols.ckks.cipher import Scratch, SecretContext
+from fedbcs_protocols.ckks.cipher import Encryptor
 from fedbcs_protocols.ckks.messages import (
     AGGREGATE_SEQUENCE,
     UPLOAD_SEQUENCE,
@@ -15,18 +16,21 @@ from fedbcs_protocols.ckks.messages import (
     agree_frame,
     transcript,
 )
-from fedbcs_protocols.ckks.packing import pack
+from fedbcs_protocols.ckks.products import Scratch
+from fedbcs_protocols.ckks.samples import SALT_BYTES, upload_secret
 from fedbcs_protocols.ckks.setting import CkksSetting
 from fedbcs_protocols.ckks.states import SITE, SiteEvent, SiteState, next_site_state
-from fedbcs_protocols.ckks.tagging import chunks_of, tagger_of
+from fedbcs_protocols.ckks.tagging import batches_of, tagger_of
+from fedbcs_protocols.derive import STREAM_KEY_BYTES
 from fedbcs_protocols.errors import (
     BadSiteList,
+    Inconsistent,
     LocalError,
     ProtocolError,
     Refused,
     UnexpectedFrame,
 )
-from fedbcs_protocols.group import GroupSecret, SiteKeys
+from fedbcs_protocols.group import SiteKeys
 from fedbcs_protocols.identity import Identity, PublicIdentity
 from fedbcs_protocols.ring import Words
 from fedbcs_protocols.secagg.setting import Guard, Terms
@@ -63,6 +67,7 @@ class CkksSession:
         admit(guard, setting.terms, setting.roster, name)
         self.state = SiteState.FRESH
         self.transcript: bytes | None = None
+        self._salt = b""
         self._setting = setting
         self._identity = identity
         self._name = name
@@ -84,13 +89,17 @@ class CkksSession:
             raise Refused("the sum is under another key than this site's last")
         # GK-5.2
         self._keys.keep(self._keys.ring.uploading(setting.binding))
-        body = bytearray(Encrypted.head(setting))
-        context = context_of(setting, secret, self._scratch)
+        salt, noise_key = os.urandom(SALT_BYTES), os.urandom(STREAM_KEY_BYTES)
+        upload = upload_secret(secret.secret, secret.epoch, setting.binding, self._name, salt)
+        cipher = Encryptor(setting.params, setting.binding, upload, noise_key, self._scratch)
         tagger = tagger_of(setting, secret.secret, secret.epoch)
-        for chunk in chunks_of(vector, setting, tagger, self._name):
-            body += context.encrypt(pack(chunk, setting.params))
+        pieces = [Encrypted.head(setting, salt)]
+        for batch in batches_of(vector, setting, tagger, self._name):
+            pieces.append(cipher.encrypt(batch))
+        self._scratch.write(b"")
+        self._salt = salt
         self.state = following
-        return self._seal(Kind.ENCRYPTED, UPLOAD_SEQUENCE, body)
+        return self._seal(Kind.ENCRYPTED, UPLOAD_SEQUENCE, b"".join(pieces))
 
     def agree(self, data: bytes) -> bytes:
         """The signed frame on the aggregate that the combiner announces (CK-4.3)."""
@@ -99,7 +108,7 @@ class CkksSession:
             data,
             roster={COMBINER: setting.combiner},
             expect=setting.binding,
-            limits={Kind.AGGREGATE: Announced.length(setting.sites)},
+            limits={Kind.AGGREGATE: Announced.limit(setting.sites)},
         )
         expect_sequence(frame, AGGREGATE_SEQUENCE)
         if (self.state, SiteEvent.AGREE) not in SITE:
@@ -109,6 +118,9 @@ class CkksSession:
         try:
             announced = Announced.decode(frame.body, sender=COMBINER, sites=setting.sites)
             self._check_members(announced.members)
+            # CK-4.3: nothing that this site sent opens under another.
+            if announced.salts[setting.names.index(self._name)] != self._salt:
+                raise Inconsistent(COMBINER, "it announces another salt for this site's upload")
         except ProtocolError:
             self.state = next_site_state(self.state, SiteEvent.LEAVE)
             raise
@@ -137,7 +149,7 @@ class CkksSession:
         previous = frozenset(setting.names[place] for place in last) if last else None
         self._guard.allow(names, setting.roster, self._name, previous)
 
-    def _seal(self, kind: Kind, sequence: int, body: bytes | bytearray) -> bytes:
+    def _seal(self, kind: Kind, sequence: int, body: bytes) -> bytes:
         return seal(Frame(kind, self._setting.binding, self._name, sequence, body), self._identity)
 
     def __repr__(self) -> str:
@@ -156,10 +168,3 @@ def admit(guard: Guard, terms: Terms, roster: Mapping[str, PublicIdentity], name
             f"{len(unknown)} site(s) of the roster are not verified here, and each would get the "
             "key that opens this site's ciphertexts; verify their fingerprints, or choose secagg"
         )
-
-
-def context_of(setting: CkksSetting, secret: GroupSecret, scratch: Scratch) -> SecretContext:
-    """The ciphers of this epoch."""
-    return SecretContext(
-        setting.params, scratch, secret.secret, setting.binding.study_digest, secret.epoch
-    )

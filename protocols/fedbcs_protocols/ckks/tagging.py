@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator
 import numpy as np
 
 from fedbcs_protocols.binding import COMBINER
+from fedbcs_protocols.ckks.products import BATCH
 from fedbcs_protocols.ckks.setting import CkksSetting
 from fedbcs_protocols.errors import BadMembers, LocalError
 from fedbcs_protocols.ring import Words
@@ -19,8 +20,8 @@ def tagger_of(setting: CkksSetting, secret: bytes, epoch: int) -> Tagger:
     return Tagger(secret, epoch, setting.binding, params.bits, params.payload)
 
 
-def chunks_of(vector: Words, setting: CkksSetting, tagger: Tagger, name: str) -> Iterator[Words]:
-    """Site ``name``'s chunks, (f·N,) uint32 each; the array is reused.
+def batches_of(vector: Words, setting: CkksSetting, tagger: Tagger, name: str) -> Iterator[Words]:
+    """Site ``name``'s chunks, (k, f·N) uint32 with k = 4 but at the end; the array is reused.
 
     The payload is a field for each site, 1 for this one and 0 for others (CK-2.3), the vector, and
     zeros; the limbs of the chunk's tag follow it (CK-2.4).
@@ -33,12 +34,15 @@ def chunks_of(vector: Words, setting: CkksSetting, tagger: Tagger, name: str) ->
     payload = np.zeros(setting.chunks * params.payload, np.uint32)
     payload[setting.names.index(name)] = 1
     payload[sites : sites + vector.size] = vector
-    limbs = tagger.sealed(payload, name).reshape(limbs_of(params.bits), setting.chunks)
-    chunk = np.empty(params.capacity, np.uint32)
-    for index, values in enumerate(payload.reshape(setting.chunks, params.payload)):
-        chunk[: params.payload] = values
-        chunk[params.payload :] = limbs[:, index]
-        yield chunk
+    limbs = tagger.sealed(payload, name).reshape(limbs_of(params.bits), setting.chunks).T
+    rows = payload.reshape(setting.chunks, params.payload)
+    batch = np.empty((BATCH, params.capacity), np.uint32)
+    for start in range(0, setting.chunks, BATCH):
+        some = slice(start, start + BATCH)
+        out = batch[: len(rows[some])]
+        out[:, : params.payload] = rows[some]
+        out[:, params.payload :] = limbs[some]
+        yield out
 
 
 class Gathered:
@@ -51,10 +55,10 @@ class Gathered:
         self._limbs = np.zeros((limbs_of(params.bits), setting.chunks), np.uint32)
 
     def put(self, index: int, values: Words) -> None:
-        """Keep chunk ``index``, (f·N,) uint32."""
-        payload = self._setting.params.payload
-        self._payload[index] = values[:payload]
-        self._limbs[:, index] = values[payload:]
+        """Keep the chunks from ``index`` on, (k, f·N) uint32."""
+        payload, some = self._setting.params.payload, slice(index, index + len(values))
+        self._payload[some] = values[:, :payload]
+        self._limbs[:, some] = values[:, payload:].T
 
     def check(self, tagger: Tagger, members: Collection[int]) -> Words:
         """The (count,) sum over ``members``.
