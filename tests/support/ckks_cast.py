@@ -12,20 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from ckks_world import World
+from ckks_world import World, scratch
 from numpy.typing import NDArray
-from tenseal import sealapi
 
-from fedbcs_protocols.ckks.cipher import (
-    POLYNOMIAL_BYTES,
-    Context,
-    SecretContext,
-    pack_words,
-    unpack_words,
-)
+from fedbcs_protocols.ckks.cipher import Decryptor
 from fedbcs_protocols.ckks.outcome import Outcome
-from fedbcs_protocols.ckks.params import DEGREE, PRIME
-from fedbcs_protocols.ckks.site import context_of
+from fedbcs_protocols.ckks.params import DEGREE, PRIME, ParameterSet
+from fedbcs_protocols.ckks.samples import upload_secret
+from fedbcs_protocols.ckks.words import pack_words, unpack_words
 from fedbcs_protocols.errors import ProtocolError
 from fedbcs_protocols.group import KeyRing
 
@@ -63,15 +57,15 @@ def perform(attacks: Iterable[Attack]) -> None:
 
 
 def counted() -> list[int]:
-    """A list that grows by one whenever a site decrypts, from now on."""
+    """A list that grows by one for each ciphertext that a site decrypts, from now on."""
     calls: list[int] = []
-    decrypt = SecretContext.decrypt
+    decrypt = Decryptor.decrypt
 
-    def counting(self: SecretContext, ciphertext: Any) -> Any:
-        calls.append(1)
-        return decrypt(self, ciphertext)
+    def counting(self: Decryptor, ciphertexts: Any) -> Any:
+        calls.extend([1] * len(ciphertexts))
+        return decrypt(self, ciphertexts)
 
-    SecretContext.decrypt = counting  # type: ignore[method-assign]
+    Decryptor.decrypt = counting  # type: ignore[method-assign]
     return calls
 
 
@@ -133,19 +127,14 @@ def restarted(world: World, name: str) -> KeyRing:
 # Polynomials -------------------------------------------------------------------------------------
 
 
-def halves(ciphertext: bytes) -> tuple[Polynomial, Polynomial]:
-    first, second = ciphertext[:POLYNOMIAL_BYTES], ciphertext[POLYNOMIAL_BYTES:]
-    return unpack_words(first, "x"), unpack_words(second, "x")
-
-
-def whole(first: Polynomial, second: Polynomial) -> bytes:
-    """A ciphertext of these words, be they residues or not."""
-    return pack_words(first) + pack_words(second)
+def plus(ciphertext: bytes, other: Polynomial) -> bytes:
+    """A ciphertext with another polynomial added, residues or not."""
+    return pack_words((unpack_words(ciphertext, "x") + other) % Q)
 
 
 def constant(value: int) -> Polynomial:
-    """NTT form of a number: the same word everywhere."""
-    return np.full(DEGREE, value % PRIME, np.uint64)
+    """The polynomial that is a number."""
+    return words(value % PRIME, 0)
 
 
 def words(value: int, at: int | None = None) -> Polynomial:
@@ -159,40 +148,28 @@ def drawn(seed: int) -> Polynomial:
     return np.random.default_rng(seed).integers(0, PRIME, DEGREE, dtype=np.uint64)
 
 
-def plus(ciphertext: bytes, first: Polynomial, second: Polynomial) -> bytes:
-    a, b = halves(ciphertext)
-    return whole((a + first) % Q, (b + second) % Q)
-
-
 def combined(*terms: tuple[int, bytes]) -> bytes:
     """The sum of small whole multiples of aggregates."""
-    first, second = constant(0), constant(0)
+    total = np.zeros(DEGREE, np.uint64)
     for factor, ciphertext in terms:
+        one = unpack_words(ciphertext, "x")
         for _ in range(abs(factor)):
-            a, b = halves(ciphertext)
-            a, b = (a, b) if factor > 0 else ((Q - a) % Q, (Q - b) % Q)
-            first, second = (first + a) % Q, (second + b) % Q
-    return whole(first, second)
+            total = (total + (one if factor > 0 else (Q - one) % Q)) % Q
+    return pack_words(total)
 
 
-def message(context: Context, values: Mapping[int, float]) -> Polynomial:
-    """Δ times these values in these places of a chunk: what an encryption adds to noise."""
-    params = context.params
-    components = np.zeros(DEGREE)
+def message(params: ParameterSet, values: Mapping[int, int]) -> Polynomial:
+    """Δ times these whole numbers in these places of a chunk: what an encryption adds to noise."""
+    out = np.zeros(DEGREE, np.uint64)
     for place, value in values.items():
         digit, at = divmod(place, DEGREE)
-        components[at] += value * params.base**digit
-    return encoded(context, components)
+        term = value * params.scale << (digit * params.digit_bits)
+        out[at] = (int(out[at]) + term) % PRIME
+    return out
 
 
-def encoded(context: Context, components: NDArray[np.float64]) -> Polynomial:
-    """(N,) real and imaginary parts, one after another, times Δ, as a polynomial's words."""
-    plain = sealapi.Plaintext()
-    slots = np.ascontiguousarray(components).view(np.complex128).tolist()
-    context.encoder.encode(slots, context.params.scale, plain)
-    return np.array([plain.data(at) for at in range(DEGREE)], np.uint64)
-
-
-def with_key(world: World) -> SecretContext:
-    """What a site, and whoever a site works with, can do."""
-    return context_of(world.setting, world.key, world.context.scratch)
+def opener(world: World, members: Sequence[str]) -> Decryptor:
+    """What a site, and whoever a site works with, can do: open these members' sum."""
+    key, binding = world.key, world.setting.binding
+    secrets = [upload_secret(key.secret, key.epoch, binding, n, world.salt(n)) for n in members]
+    return Decryptor(binding, secrets, scratch())

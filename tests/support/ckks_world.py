@@ -7,7 +7,7 @@ sign the digest of an aggregate before they see it (CK-4.3), so that costs it no
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 
@@ -16,7 +16,6 @@ from hostile_group import STUDY, identity
 
 from fedbcs_protocols.binding import COMBINER, Binding
 from fedbcs_protocols.ckks import CkksCombiner, CkksSession, CkksSetting, Outcome, open_sum
-from fedbcs_protocols.ckks.cipher import Context
 from fedbcs_protocols.ckks.messages import (
     AGGREGATE_SEQUENCE,
     SUM_SEQUENCE,
@@ -28,7 +27,8 @@ from fedbcs_protocols.ckks.messages import (
     encode_sum,
     transcript,
 )
-from fedbcs_protocols.ckks.params import ParameterSet, parameter_set
+from fedbcs_protocols.ckks.params import DEGREE, ParameterSet, parameter_set
+from fedbcs_protocols.ckks.words import add_residues, pack_words, unpack_words
 from fedbcs_protocols.group import Group, GroupSecret, KeyRing, MemoryKeys, SiteKeys
 from fedbcs_protocols.identity import Identity
 from fedbcs_protocols.ring import Words
@@ -128,11 +128,7 @@ class World:
         )
 
     def combiner(self) -> CkksCombiner:
-        return CkksCombiner(self.setting, identity=self.identities[COMBINER], scratch=scratch())
-
-    @cached_property
-    def context(self) -> Context:
-        return Context(self.setting.params, scratch())
+        return CkksCombiner(self.setting, identity=self.identities[COMBINER])
 
     @cached_property
     def sessions(self) -> dict[str, CkksSession]:
@@ -160,30 +156,38 @@ class World:
 
     # What a combiner that lies can do ------------------------------------------------------------
 
+    def upload(self, name: str) -> Encrypted:
+        """What a site's frame holds."""
+        body = decode(self.uploads[name], ANY).body
+        return Encrypted.decode(body, sender=name, setting=self.setting)
+
+    def salt(self, name: str) -> bytes:
+        """The salt of a site's upload."""
+        return self.upload(name).salt
+
     def chunks(self, name: str) -> list[bytes]:
         """The ciphertexts of a site's upload."""
-        body = decode(self.uploads[name], ANY).body
-        encrypted = Encrypted.decode(body, sender=name, setting=self.setting)
-        return [bytes(each) for each in encrypted.ciphertexts()]
+        return [bytes(each) for each in self.upload(name).ciphertexts()]
 
     def added(self, *uploads: Sequence[bytes]) -> list[bytes]:
-        """The aggregate of these lists of fresh ciphertexts, chunk by chunk."""
+        """The aggregate of these lists of ciphertexts, chunk by chunk."""
         out = []
         for pieces in zip(*uploads, strict=True):
-            total = self.context.fresh(pieces[0], "x")
-            for piece in pieces[1:]:
-                self.context.evaluator.add_inplace(total, self.context.fresh(piece, "x"))
-            out.append(self.context.sum_bytes(total))
+            total = np.zeros(DEGREE, np.uint64)
+            for piece in pieces:
+                add_residues(total, unpack_words(piece, "x"))
+            out.append(pack_words(total))
         return out
 
     def honest(self, names: Sequence[str] | None = None) -> list[bytes]:
         return self.added(*(self.chunks(n) for n in (self.names if names is None else names)))
 
-    def changed(self, aggregate: bytes, change: Callable[[object], None]) -> bytes:
-        """An aggregate ciphertext after SEAL did something to it."""
-        ciphertext = self.context.both(aggregate, "x")
-        change(ciphertext)
-        return self.context.sum_bytes(ciphertext)
+    def salts(
+        self, members: Sequence[str], changed: Mapping[str, bytes] | None = None
+    ) -> dict[int, bytes]:
+        """The members' salts by place, but for those that are changed."""
+        given = changed or {}
+        return {self.names.index(n): given.get(n) or self.salt(n) for n in members}
 
     def forged(
         self,
@@ -191,13 +195,13 @@ class World:
         members: Sequence[str] | None = None,
         signers: Sequence[str] | None = None,
         key_id: bytes | None = None,
+        salts: Mapping[str, bytes] | None = None,
     ) -> bytes:
         """A *sum* frame that says these sites agreed on this aggregate, and so they signed."""
         setting = self.setting if key_id is None else replace(self.setting, key_id=key_id)
         members = self.names if members is None else members
         body = b"".join(aggregate)
-        places = frozenset(self.names.index(name) for name in members)
-        announced = Announced(places, aggregate_digest(body))
+        announced = Announced(self.salts(members, salts), aggregate_digest(body))
         digest = transcript(setting, announced)
         signatures = {}
         for name in members if signers is None else signers:
@@ -206,9 +210,13 @@ class World:
         agreement = Agreement(setting.key_id, announced, signatures)
         return self.signed(Kind.SUM, SUM_SEQUENCE, encode_sum(agreement, body, setting))
 
-    def announcement(self, members: Sequence[str], digest: bytes = bytes(32)) -> bytes:
-        places = frozenset(self.names.index(name) for name in members)
-        body = Announced(places, digest).encode(self.sites)
+    def announcement(
+        self,
+        members: Sequence[str],
+        digest: bytes = bytes(32),
+        salts: Mapping[str, bytes] | None = None,
+    ) -> bytes:
+        body = Announced(self.salts(members, salts), digest).encode(self.sites)
         return self.signed(Kind.AGGREGATE, AGGREGATE_SEQUENCE, body)
 
     def signed(self, kind: Kind, sequence: int, body: bytes, sender: str = COMBINER) -> bytes:

@@ -31,9 +31,7 @@ _NAME_BYTES = 32
 _CIPHERTEXT = struct.Struct("<BQQQdQ")
 _PLAINTEXT = struct.Struct("<Qd")
 _COUNT = struct.Struct("<Q")
-_KNOWN_PRODUCT = bytes.fromhex(
-    "41eae32d45acfa6a55a10f7c0dac7a3784eeafd3eca95760eea9680284e524a3"
-)
+_KNOWN_PRODUCT = bytes.fromhex("41eae32d45acfa6a55a10f7c0dac7a3784eeafd3eca95760eea9680284e524a3")
 """SHA-256 of the products of :func:`_known_factors`, from a second implementation."""
 
 

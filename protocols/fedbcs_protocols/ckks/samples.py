@@ -68,7 +68,7 @@ class NoiseStream:
         """The noise of the next ``count`` <= 8 ciphertexts, (count, N)."""
         size = count * DEGREE * _WORD.itemsize
         words = np.frombuffer(self._stream.next(size), _WORD).reshape(count, DEGREE)
-        heads = np.bitwise_count(words & _COINS).astype(np.int64)
+        heads: NDArray[np.int64] = np.bitwise_count(words & _COINS).astype(np.int64)
         heads -= np.bitwise_count(words >> np.uint64(NOISE_BOUND) & _COINS)
         return heads
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import secrets
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -89,7 +89,7 @@ class CkksSession:
             raise Refused("the sum is under another key than this site's last")
         # GK-5.2
         self._keys.keep(self._keys.ring.uploading(setting.binding))
-        salt, noise_key = os.urandom(SALT_BYTES), os.urandom(STREAM_KEY_BYTES)
+        salt, noise_key = secrets.token_bytes(SALT_BYTES), secrets.token_bytes(STREAM_KEY_BYTES)
         upload = upload_secret(secret.secret, secret.epoch, setting.binding, self._name, salt)
         cipher = Encryptor(setting.params, setting.binding, upload, noise_key, self._scratch)
         tagger = tagger_of(setting, secret.secret, secret.epoch)
