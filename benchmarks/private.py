@@ -1,7 +1,7 @@
 """Accuracy against privacy: test Dice at several epsilons, with and without a pre-trained start.
 
     python benchmarks/private.py --epsilons 1,4,8,inf --inits none,synthetic-he --seeds 1,2,3 \\
-        --patients 200 --out runs/private
+        --patients 300 --out runs/private
 
 Private runs are DP-SGD on patients with the settings of the flags below; ``inf`` is usual training
 of the whole network (Adam 1e-3, ``--plain-rounds`` epochs), without any noise; ``0`` is the start
@@ -32,13 +32,8 @@ from fedbcs_secure.learning.device import set_threads
 from fedbcs_secure.learning.evaluate import summarise
 from fedbcs_secure.learning.learner import Learner
 
-PRIVATE = {
-    "optimizer": "sgd", "private_steps": 1, "lr_end": 0.025,
-    "frozen": ["enc2", "enc3", "mid", "up3", "dec3", "up2", "dec2"],
-}  # fmt: skip
-"""Few large steps on few weights."""
-SLICES = 2
-"""Of a patient in a step, drawn at random."""
+PRIVATE = {"optimizer": "sgd", "private_steps": 1, "lr_end": 0.025}
+"""Few large steps."""
 
 
 class Data:
@@ -61,13 +56,15 @@ class Data:
         return self._held[key]
 
 
-def one_run(folder: Path, flags: dict[str, Any], data: Data, *, rounds: bool = True) -> Any:
+def one_run(
+    folder: Path, flags: dict[str, Any], data: Data, *, slices: int = 4, rounds: bool = True
+) -> Any:
     """The summary of a run: read, resumed or made; or that of its start, evaluated as it is."""
     study, settings = study_and_settings(None, flags)
     contract = fitting_contract(settings.data, study.data)
     study = study.model_copy(update={"data": contract}).resolved()
     if study.privacy is not None:
-        privacy = study.privacy.model_copy(update={"slices": SLICES})
+        privacy = study.privacy.model_copy(update={"slices": slices})
         study = study.model_copy(update={"privacy": privacy})
     dataset = data.of(study, settings)
     check_dataset(study, dataset)
@@ -116,12 +113,15 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=7.5, help="of private training from scratch")
     parser.add_argument("--lr-init", type=float, default=7.5, help="... from a pre-trained start")
     parser.add_argument("--rounds", type=int, default=80)
+    parser.add_argument("--rounds-init", type=int, default=40, help="... from a pre-trained start")
     parser.add_argument("--plain-rounds", type=int, default=12)
+    parser.add_argument("--frozen", default="enc3,mid,up3,dec3", help="parts not trained")
+    parser.add_argument("--slices", type=int, default=2, help="of a patient in a step, at random")
     parser.add_argument("--json", action="store_true", help="print one JSON object as last line")
     for name, kind, value in (
         ("width", int, 8), ("size", int, 64), ("channels", int, None), ("patients", int, 20),
         ("method", str, "fedavg"), ("clip", float, 0.2), ("delta", float, 1e-5),
-        ("sampling-rate", float, 0.3), ("foreground-weight", float, 10.0),
+        ("sampling-rate", float, 0.2), ("foreground-weight", float, 10.0),
     ):  # fmt: skip
         parser.add_argument(f"--{name}", type=kind, default=value)
     arguments = parser.parse_args()
@@ -141,11 +141,15 @@ def main() -> None:
                     flags |= {"rounds": arguments.plain_rounds, "lr": 1e-3}
                 elif epsilon != "0":
                     rate = arguments.lr if init == "none" else arguments.lr_init
-                    flags |= PRIVATE | {"rounds": arguments.rounds, "lr": rate}
+                    rounds = arguments.rounds if init == "none" else arguments.rounds_init
+                    frozen = [part for part in arguments.frozen.split(",") if part]
+                    flags |= PRIVATE | {"rounds": rounds, "lr": rate, "frozen": frozen}
                     flags |= {"epsilon": float(epsilon), "delta": arguments.delta}
                     flags |= {k: getattr(arguments, k) for k in own}
                 folder = out / f"{init}-{epsilon}-{seed}"
-                summary = one_run(folder, flags, data, rounds=epsilon != "0")
+                summary = one_run(
+                    folder, flags, data, slices=arguments.slices, rounds=epsilon != "0"
+                )
                 results.setdefault(init, {}).setdefault(epsilon, []).append(summary["mean_dice"])
                 for row in summary["sites"].values():
                     if isinstance(row, dict) and "privacy" in row:

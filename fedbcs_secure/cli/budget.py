@@ -213,10 +213,10 @@ def _show(state: dict[str, Any], console: Console) -> None:
     from fedbcs_secure.privacy.accountant import shown
 
     spent, local = shown(state["epsilon"]), shown(state["local_epsilon"])
+    cap = shown(state["cap"])
     whose = "patient" if state["unit"] == "patient" else "image"
     console.print(
-        f"spent  epsilon {spent} of {state['cap']:g} at delta {state['delta']:g}, by the {whose} "
-        "worst off",
+        f"spent  epsilon {spent} of {cap} at delta {state['delta']:g}, by the {whose} worst off",
         soft_wrap=True,
     )
     if state["unit"] == "patient" and any(s["unit"] == "slice" for s in state["studies"]):
@@ -227,7 +227,7 @@ def _show(state: dict[str, Any], console: Console) -> None:
         )
     if state["local_cap"] is not None:
         console.print(
-            f"       {local} of {state['local_cap']:g} if no other site adds its noise",
+            f"       {local} of {shown(state['local_cap'])} if no other site adds its noise",
             soft_wrap=True,
         )
     left = math.floor(state["remaining"] * 1000) / 1000

@@ -117,8 +117,9 @@ def execute(
         checked = " verified" if study.group_key and study.protection == "secagg" else ""
         stay = f"{study.threshold} of {len(dataset.sites)} sites must stay"
         sharing = f"{study.protection}{checked}, {stay}"
+    private = f"private, by the {study.privacy.unit} · " if study.privacy is not None else ""
     title = (
-        f"{study.method} · {sharing} · "
+        f"{study.method} · {sharing} · {private}"
         f"{len(dataset.sites)} sites · {learner.parameters:,} parameters · {learner.runtime}"
     )
     console.print(f"[bold]{title}[/]\nwriting to {folder.path}", soft_wrap=True)

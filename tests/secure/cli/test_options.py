@@ -199,9 +199,9 @@ def test_the_private_template_is_a_private_study(tmp_path: Path) -> None:
     privacy = study.privacy
     assert privacy is not None
     assert privacy.slices == 2
-    assert (privacy.steps, privacy.sampling_rate, privacy.prototype_noise) == (1, 0.3, None)
+    assert (privacy.steps, privacy.sampling_rate, privacy.prototype_noise) == (1, 0.2, None)
     assert (study.training.optimizer, study.training.foreground_weight) == ("sgd", 10.0)
-    assert study.model.frozen == ("enc2", "enc3", "mid", "up3", "dec3", "up2", "dec2")
+    assert study.model.frozen == ("enc3", "mid", "up3", "dec3")
     assert study.resolved().data.split == "independent"
-    assert settings.patients == 200
+    assert settings.patients == 300
     assert not [f for f in lint_study(study, SitePolicy()) if f.grade is Grade.WRONG]
