@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from ckks_parts import compare, memory, parts, workers
+from ckks_parts import compare, memory, parts
 from common.timing import parser, report
 from peers import nvflare
 
@@ -42,6 +42,16 @@ decrypt_speedup_undivided       sum of the recipe, not divided / ours
 sum_exact                       every sum was compared with that of the integers
 noise_ratio                     what decryption rounds off, by the formula of CK-5.4
 
+part_..._ns a value, the parts of encrypt_ns, each measured by itself:
+
+part_common_ns     the common polynomials, from their public stream
+part_products_ns   those times the secret, to SEAL and back
+part_noise_ns      the noise
+part_packing_ns    values into coefficients, residues into 60-bit words
+part_tags_ns       the chunks, with fields and tags
+part_signature_ns  the frame, signed
+part_rest_ns       encrypt_ns less all these
+
 peak_site_mb       most resident memory of a site's process beyond that after its imports, while
                    it encrypts and while it opens a sum (each a process; the vector is in it)
 peak_combiner_mb   the same of the combiner's, four sites; ..._n12: twelve
@@ -49,8 +59,6 @@ tag_ms, tag_check_ms   tags of the vector in a sum that is not encrypted (VS): f
 key_stage_ms_nN        a key stage, all N sites and combiner; ..._site, _dealer: one site's part
 packing_...            60-bit words for an upload: cost a value, bytes saved, and the speed of a
                        line from which on they take more time than they save
-workers_N_..._s        with --workers: encryption by N more processes, without the signature:
-                       their start, then wall and CPU time (only an idle machine tells)
 """
 
 
@@ -76,7 +84,6 @@ def main() -> None:
     options = parser(_HELP, repeats=5)
     options.add_argument("--width", type=int, default=32, help="of the network (default 32)")
     options.add_argument("--nvflare", action="store_true", help="measure NVFLARE's classes too")
-    options.add_argument("--workers", action="store_true", help="encrypt with more processes too")
     options.add_argument(
         "--key-stages", default="4,64", metavar="N,N", help="numbers of sites (default 4,64)"
     )
@@ -94,13 +101,12 @@ def main() -> None:
     shapes = _shapes(arguments.width)
     figures = compare.measure(shapes, arguments.repeats, with_flare=with_flare)
     count = figures["parameters"]
+    figures |= parts.client(count, arguments.repeats, figures["encrypt_ns"])
     figures |= memory.measure(__file__, count)
     figures |= parts.tags(count, arguments.repeats)
     numbers = [int(number) for number in arguments.key_stages.split(",")]
     figures |= parts.key_stages(numbers, arguments.repeats)
     figures |= parts.packing(arguments.repeats, figures["encrypt_ns"])
-    if arguments.workers:
-        figures |= workers.measure(count, (1, 2), arguments.repeats)
     report(figures, as_json=arguments.json)
 
 

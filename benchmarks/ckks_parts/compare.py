@@ -15,12 +15,14 @@ from ckks_parts.cpu import Step, interleaved, timed
 from ckks_parts.world import BITS, World, finish, same_sum
 from fedbcs_protocols import codec
 from fedbcs_protocols.binding import COMBINER
-from fedbcs_protocols.ckks.cipher import SUM_BYTES, SecretContext
-from fedbcs_protocols.ckks.messages import decode_sum, sum_limit
+from fedbcs_protocols.ckks.cipher import Decryptor
+from fedbcs_protocols.ckks.messages import ciphertexts_of, decode_sum, sum_limit
 from fedbcs_protocols.ckks.outcome import open_sum
 from fedbcs_protocols.ckks.packing import unpack
-from fedbcs_protocols.ckks.params import DEGREE
-from fedbcs_protocols.ckks.setting import CkksSetting
+from fedbcs_protocols.ckks.params import DEGREE, NOISE_VARIANCE
+from fedbcs_protocols.ckks.products import BATCH
+from fedbcs_protocols.ckks.samples import upload_secret
+from fedbcs_protocols.ckks.words import unpack_words
 from fedbcs_protocols.derive import PublicStream
 from fedbcs_protocols.ring import Words
 from fedbcs_protocols.wire import Kind, decode
@@ -128,10 +130,6 @@ def _ours(updates: Sequence[Update]) -> tuple[dict[str, Step], Figures]:
 
     if not same_sum(opened(prepared_keys()), vectors):
         raise RuntimeError("the sum is not exact")
-    secret, epoch = world.secret()
-    context = SecretContext(
-        world.setting.params, ScratchFile(), secret, world.setting.binding.study_digest, epoch
-    )
     steps = {
         "encrypt": Step(lambda session: session.encrypt(vectors[0]), lambda: world.session(opener)),
         "add": Step(lambda fresh: fresh.receive(second), prepared_combiner),
@@ -142,7 +140,7 @@ def _ours(updates: Sequence[Update]) -> tuple[dict[str, Step], Figures]:
         "parameters": count,
         "fields": world.setting.params.fields,
         "sum_exact": True,
-        "noise_ratio": _noise_ratio(closing_frame, world.setting, context),
+        "noise_ratio": _noise_ratio(closing_frame, world),
         "upload_bytes_per_parameter": len(first) / count,
         "download_bytes_per_parameter": len(closing_frame) / count,
         "close_ns": 1e9 * closing / count,
@@ -150,16 +148,24 @@ def _ours(updates: Sequence[Update]) -> tuple[dict[str, Step], Figures]:
     return steps, figures
 
 
-def _noise_ratio(frame: bytes, setting: CkksSetting, context: SecretContext) -> float:
-    """Root mean square of what decryption rounds off, by that of the formula (CK-5.4)."""
+def _noise_ratio(frame: bytes, world: World) -> float:
+    """Root mean square of what decryption rounds off, by what CK-5.4 expects of it."""
+    setting, (secret, epoch) = world.setting, world.secret()
     body = decode(frame, {Kind.SUM: sum_limit(setting)}).body
-    _, ciphertexts = decode_sum(body, sender=COMBINER, setting=setting)
+    agreement, ciphertexts = decode_sum(body, sender=COMBINER, setting=setting)
+    salts = agreement.announced.salts
+    secrets = (
+        upload_secret(secret, epoch, setting.binding, setting.names[place], salt)
+        for place, salt in salts.items()
+    )
+    opener = Decryptor(setting.binding, secrets, ScratchFile())
+    words = [unpack_words(each, COMBINER) for each in ciphertexts_of(ciphertexts)]
     squares = 0.0
-    for at in range(0, len(ciphertexts), SUM_BYTES):
-        slots = context.decrypt(context.both(ciphertexts[at : at + SUM_BYTES], COMBINER))
-        squares += unpack(slots, setting.params, setting.sites)[1]
-    expected = setting.params.variance / setting.params.scale**2
-    return float(np.sqrt(squares / (setting.chunks * DEGREE) / expected))
+    for start in range(0, len(words), BATCH):
+        plain = opener.decrypt(words[start : start + BATCH])
+        _, noise = unpack(plain, setting.params, len(salts))
+        squares += float(np.square(noise, dtype=np.float64).sum())
+    return float(np.sqrt(squares / (setting.chunks * DEGREE) / (len(salts) * NOISE_VARIANCE)))
 
 
 def _recipe(

@@ -100,7 +100,7 @@ def _upload(world: World, place: int, folder: Path) -> None:
 def _agreement(world: World, name: str, request: bytes) -> bytes:
     """The frame of a site whose session ended with its process."""
     setting = world.setting
-    limits = {Kind.AGGREGATE: Announced.length(setting.sites)}
+    limits = {Kind.AGGREGATE: Announced.limit(setting.sites)}
     body = decode(request, limits).body
     announced = Announced.decode(body, sender=COMBINER, sites=setting.sites)
     frame = agree_frame(setting, name, transcript(setting, announced))

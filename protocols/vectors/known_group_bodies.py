@@ -1,4 +1,7 @@
-"""Good and hostile bodies of the group's key stage (GK-2 to GK-4), as ``known_bodies.py``."""
+"""Good and hostile bodies of the group's key stage (GK-2 to GK-4), as ``known_bodies.py``.
+
+And of the encrypted sum, but for those with ciphertexts: ``known_ckks.py`` has them.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ STANDING = 1 + 4 + 4 + 2 + 32 + 32 + 2
 PRESENT_LIMIT = 2 + SITES * (4 + OVERHEAD + STANDING)
 DEAL_LIMIT = 4 + 32 + 2 + SITES * WRAPPED
 HELPED = 32 + 5 + 18 * (4 + 4 + 32 + 2) + 16
+AGGREGATE_LIMIT = 2 + 32 + SITES * 32
 LAST_EPOCH = 2**32 - 2**16
 
 KEY_ID = fixed_bytes("name of a group key")
@@ -161,6 +165,32 @@ def _taken() -> Body:
     )
 
 
+def _aggregate() -> Body:
+    """CK-4.3"""
+    digest, salts = fixed_bytes("aggregate"), [fixed_bytes(f"salt {i}") for i in range(3)]
+    good = MEMBERS + digest + b"".join(salts)
+    return Body(
+        Kind.AGGREGATE,
+        COMBINER,
+        AGGREGATE_LIMIT,
+        good,
+        (
+            ("an empty body", BAD, b""),
+            ("half a set", BAD, good[:1]),
+            ("a set alone", BAD, good[:2]),
+            ("cut inside the digest", BAD, good[:33]),
+            ("no salts", BAD, good[:34]),
+            ("a salt too few", BAD, good[:-32]),
+            ("cut short", BAD, good[:-1]),
+            ("a trailing byte", BAD, good + b"\0"),
+            ("a salt too many", BAD, good + salts[0]),
+            ("a member more than salts", BAD, places(0, 4, 7, 11) + good[2:]),
+            ("a member less than salts", BAD, places(0, 11) + good[2:]),
+            ("a member beyond the roster", BAD, places(0, 4, 12) + good[2:]),
+        ),
+    )
+
+
 def group_bodies() -> tuple[Body, ...]:
     return (
         _present(),
@@ -169,12 +199,12 @@ def group_bodies() -> tuple[Body, ...]:
         _taken(),
         Body(Kind.JOIN, COMBINER, 0, b""),
         _standing(),
-        # What these carry is a frame or a ciphertext, read as such by whom it is for.
+        # What these carry is a frame or ciphertexts, read as such by whom it is for.
         Body(Kind.HELP, COMBINER, OVERHEAD + STANDING, sealed(Kind.JOINING, standing())),
         Body(Kind.HELPED, "aachen", HELPED, bytes(range(256)) * 3),
         Body(Kind.ADMITTED, COMBINER, OVERHEAD + HELPED, sealed(Kind.HELPED, TRANSCRIPT)),
         Body(Kind.ENCRYPTED, "aachen", 64, bytes(range(64))),
-        Body(Kind.AGGREGATE, COMBINER, 64, bytes(range(64))),
+        _aggregate(),
         Body(Kind.CHECKPOINT, COMBINER, 64, bytes(range(64))),
         Body(Kind.SEALED_STATE, "aachen", 64, bytes(range(64))),
         Body(Kind.RESTORE, COMBINER, 64, bytes(range(64))),

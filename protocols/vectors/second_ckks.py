@@ -1,27 +1,26 @@
 """The encrypted sum of the second implementation, in Python integers (page CK).
 
 Like ``second_implementation.py`` it shares no code with the package. Polynomials are lists of N
-numbers modulo q; complex numbers are Python's.
+coefficients modulo q, the lowest power first.
 """
 
 from __future__ import annotations
 
-import cmath
 import hashlib
-import math
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, cached_property
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from second_frames import message, signed_part
-from second_implementation import Binding, binding_bytes, fields, hkdf, members, site_set
-from second_tags import Tags
+from second_implementation import Binding, binding_bytes, fields, keystream, members, site_set
+from second_tags import Tags, use_key
 
 N = 4096
 Q = 2**60 - 2**14 + 1
-POLYNOMIAL, SEED = 30720, 64
+POLYNOMIAL, SALT = 30720, 32
 CONSISTENCY = 14
 
 
@@ -29,79 +28,37 @@ class Refusal(Exception):
     """The name of the error that must be raised."""
 
 
-# Numbers modulo q --------------------------------------------------------------------------------
+# Polynomials -------------------------------------------------------------------------------------
+
+_SLOT = 12
+"""Bytes that a coefficient of a product has room for: it is below N · q · 1024 in size."""
+_MIDDLE = 2 ** (8 * _SLOT - 1)
 
 
-def _root() -> int:
-    """The smallest number whose N-th power is -1."""
-    one = next(r for g in range(2, 100) if pow(r := pow(g, (Q - 1) // (2 * N), Q), N, Q) == Q - 1)
-    return min(pow(one, odd, Q) for odd in range(1, 2 * N, 2))
+def _long(coefficients: Iterable[int]) -> int:
+    return int.from_bytes(b"".join(a.to_bytes(_SLOT, "little") for a in coefficients), "little")
 
 
-PSI = _root()
+def product(a: Sequence[int], small: Sequence[int]) -> list[int]:
+    """a · small modulo X^N + 1 and q, by one product of long numbers (Kronecker's substitution)."""
+    factor = _long(max(s, 0) for s in small) - _long(max(-s, 0) for s in small)
+    # With the middle added to each coefficient, none is below zero.
+    lifted = _long(a) * factor + _long([_MIDDLE] * 2 * N)
+    data = lifted.to_bytes(2 * N * _SLOT, "little")
+    out = [int.from_bytes(data[i : i + _SLOT], "little") for i in range(0, len(data), _SLOT)]
+    # X^N is -1; the middles cancel.
+    return [(low - high) % Q for low, high in zip(out[:N], out[N:], strict=True)]
 
 
-def _turned(values: Sequence[int], root: int) -> list[int]:
-    """The values at 1, root, root^2, ... of the polynomial with these coefficients."""
-    if len(values) == 1:
-        return list(values)
-    square = root * root % Q
-    even, odd = _turned(values[::2], square), _turned(values[1::2], square)
-    factor, low, high = 1, [], []
-    for a, b in zip(even, odd, strict=True):
-        low.append((a + factor * b) % Q)
-        high.append((a - factor * b) % Q)
-        factor = factor * root % Q
-    return low + high
-
-
-def _reversed_bits(place: int) -> int:
-    return int(f"{place:012b}"[::-1], 2)
-
-
-def transformed(polynomial: Sequence[int]) -> list[int]:
-    """NTT form: place i holds the value at PSI^(2·r + 1), r being i with its 12 bits reversed."""
-    twisted = [a * pow(PSI, k, Q) % Q for k, a in enumerate(polynomial)]
-    values = _turned(twisted, PSI * PSI % Q)
-    return [values[_reversed_bits(i)] for i in range(N)]
-
-
-def coefficients(words: Sequence[int]) -> list[int]:
-    """The inverse, as numbers between -q/2 and q/2."""
-    values = [words[_reversed_bits(i)] for i in range(N)]
-    twisted = _turned(values, pow(PSI, -2, Q))
-    shrink = pow(N, -1, Q)
-    out = [a * shrink * pow(PSI, -k, Q) % Q for k, a in enumerate(twisted)]
-    return [a - Q if a > Q // 2 else a for a in out]
-
-
-def _waves(values: Sequence[complex], size: int) -> list[complex]:
-    """The values at e^(2πi·t/size), t = 0, 1, ..."""
-    if size == 1:
-        return list(values)
-    even, odd = _waves(values[::2], size // 2), _waves(values[1::2], size // 2)
-    turned = [cmath.exp(2j * math.pi * t / size) * b for t, b in enumerate(odd)]
-    low = [a + b for a, b in zip(even, turned, strict=True)]
-    high = [a - b for a, b in zip(even, turned, strict=True)]
-    return low + high
-
-
-def components(polynomial: Sequence[int], scale: int) -> list[float]:
-    """Real and imaginary parts of the slots: slot j is the value at e^(πi·3^j/N), over the scale
-
-    (CK-2.1).
-    """
-    twisted = [a * cmath.exp(1j * math.pi * k / N) for k, a in enumerate(polynomial)]
-    values = _waves(twisted, N)
-    slots = (values[(pow(3, j, 2 * N) - 1) // 2] / scale for j in range(N // 2))
-    return [part for slot in slots for part in (slot.real, slot.imag)]
+def plus(*polynomials: Sequence[int]) -> list[int]:
+    return [sum(column) % Q for column in zip(*polynomials, strict=True)]
 
 
 # Words -------------------------------------------------------------------------------------------
 
 
 def pack_words(words: Sequence[int]) -> bytes:
-    """CK-3.2"""
+    """CK-3.6"""
     last = words[15 * 256 :]
     out = []
     for row in range(15):
@@ -111,7 +68,7 @@ def pack_words(words: Sequence[int]) -> bytes:
 
 
 def unpack_words(data: bytes) -> list[int]:
-    """CK-3.3"""
+    """CK-3.6, CK-3.7"""
     if len(data) != POLYNOMIAL:
         raise Refusal("BadCiphertext")
     packed = struct.unpack("<3840Q", data)
@@ -122,78 +79,53 @@ def unpack_words(data: bytes) -> list[int]:
     return words
 
 
-# SEAL's generator --------------------------------------------------------------------------------
-
-_START = (
-    0x6A09E667F3BCC908, 0xBB67AE8584CAA73B, 0x3C6EF372FE94F82B, 0xA54FF53A5F1D36F1,
-    0x510E527FADE682D1, 0x9B05688C2B3E6C1F, 0x1F83D9ABFB41BD6B, 0x5BE0CD19137E2179,
-)  # fmt: skip
-_ORDERS = [
-    [int(digit, 16) for digit in row]
-    for row in (
-        "0123456789abcdef", "ea489fd61c02b753", "b8c052fdae367194", "7931dcbe265a40f8",
-        "905724afe1bc683d", "2c6a0b834d75fe19", "c51fed4a0763928b", "db7ec13950f4862a",
-        "6fe9b308c2d714a5", "a2847615fb9e3cd0",
-    )
-]  # fmt: skip
-_QUARTERS = (
-    (0, 4, 8, 12), (1, 5, 9, 13), (2, 6, 10, 14), (3, 7, 11, 15),
-    (0, 5, 10, 15), (1, 6, 11, 12), (2, 7, 8, 13), (3, 4, 9, 14),
-)  # fmt: skip
+def pieces(body: bytes) -> list[bytes]:
+    return [body[at : at + POLYNOMIAL] for at in range(0, len(body), POLYNOMIAL)]
 
 
-def _leaf(root: bytes, number: int, whole: int) -> bytes:
-    """BLAKE2b (RFC 7693) of one block, with the parameters that BLAKE2X has for its outputs.
-
-    ``hashlib`` has them all but a depth of zero.
-    """
-    parameters = struct.pack("<4BIII2B46x", 64, 0, 0, 0, 64, number, whole, 0, 64)
-    state = [a ^ b for a, b in zip(_START, struct.unpack("<8Q", parameters), strict=True)]
-    block = struct.unpack("<16Q", root.ljust(128, b"\0"))
-    v = [*state, *_START]
-    v[12] ^= len(root)
-    v[14] ^= 2**64 - 1
-    for turn in range(12):
-        order = _ORDERS[turn % 10]
-        for at, (a, b, c, d) in enumerate(_QUARTERS):
-            for word, first, second in ((order[2 * at], 32, 24), (order[2 * at + 1], 16, 63)):
-                v[a] = (v[a] + v[b] + block[word]) % 2**64
-                v[d] = _right(v[d] ^ v[a], first)
-                v[c] = (v[c] + v[d]) % 2**64
-                v[b] = _right(v[b] ^ v[c], second)
-    return struct.pack("<8Q", *(state[i] ^ v[i] ^ v[i + 8] for i in range(8)))
+# What ciphertexts are made of --------------------------------------------------------------------
 
 
-def _right(word: int, by: int) -> int:
-    return (word >> by | word << (64 - by)) % 2**64
+def _eights(key: bytes, count: int) -> tuple[int, ...]:
+    """The first words of 8 bytes of a keystream."""
+    return struct.unpack(f"<{count}Q", keystream(key, 8 * count))
 
 
-def generated(seed: bytes, size: int) -> bytes:
-    """The first bytes of SEAL's generator: BLAKE2Xb of 0, 1, 2, ..., 4096 bytes of each."""
-    out, number, length = b"", 0, 4096
-    while len(out) < size:
-        # The length of the whole is the upper half of what hashlib calls the node's offset.
-        root = hashlib.blake2b(
-            struct.pack("<Q", number), digest_size=64, key=seed, node_offset=length * 2**32
-        ).digest()
-        out += b"".join(_leaf(root, i, length) for i in range(length // 64))
-        number += 1
-    return out[:size]
+def common_polynomials(seed: bytes, count: int) -> list[list[int]]:
+    """CK-3.2, for the digest of an encoded binding"""
+    items = ["fedbcs-secure public stream", 1, seed, "ckks common polynomials"]
+    key, found = hashlib.sha256(fields(items)).digest(), []
+    # More than are needed, lest some are left out.
+    for word in _eights(key, count * N + 64):
+        if word % 2**60 < Q:
+            found.append(word % 2**60)
+    return [found[at : at + N] for at in range(0, count * N, N)]
 
 
-def second_polynomial(seed: bytes) -> list[int]:
-    """CK-3.1: 64 bits of the generator for each word, modulo q, below the largest multiple of q."""
-    words = struct.unpack(f"<{N}Q", generated(seed, 8 * N))
-    if max(words) >= 16 * Q:
-        raise NotImplementedError("a word that SEAL would draw again: a chance of 2^-46 each")
-    return [word % Q for word in words]
+def seed_of(binding: Binding) -> bytes:
+    return hashlib.sha256(binding_bytes(binding)).digest()
 
 
-def secret_key(secret: bytes, study: bytes, epoch: int) -> list[int]:
-    """CK-4.1: -1, 0 or 1 for the third in which 32 bits of the generator lie."""
-    halves = [hkdf(secret, study, fields(["ckks secret key", 1, epoch, half])) for half in (0, 1)]
-    words = struct.unpack(f"<{N}I", generated(b"".join(halves), 4 * N))
-    return [3 * word // 2**32 - 1 for word in words]
+def upload_secret(
+    group: bytes, epoch: int, binding: Binding, name: str, salt: bytes
+) -> tuple[int, ...]:
+    """CK-3.3"""
+    stream = keystream(use_key(group, "ckks upload secret", binding, epoch, name, salt), N)
+    crumbs = (byte // 4**i % 4 for byte in stream for i in range(4))
+    return tuple([crumb - 1 for crumb in crumbs if crumb != 3][:N])
+
+
+def noise(key: bytes, count: int) -> list[list[int]]:
+    """CK-3.4"""
+    words = _eights(key, count * N)
+    out = [(word % 2**21).bit_count() - (word // 2**21 % 2**21).bit_count() for word in words]
+    return [out[at : at + N] for at in range(0, count * N, N)]
+
+
+@cache
+def masks(seed: bytes, secret: tuple[int, ...], count: int) -> list[list[int]]:
+    """a_j · s for each chunk."""
+    return [product(a, secret) for a in common_polynomials(seed, count)]
 
 
 # Parameters --------------------------------------------------------------------------------------
@@ -201,44 +133,52 @@ def secret_key(secret: bytes, study: bytes, epoch: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Parameters:
-    """CK-1, for n sites and values of ``bits`` bits; ``scale`` is 0 where nothing fits."""
+    """CK-1, for n sites and values of ``bits`` bits."""
 
     sites: int
     bits: int
 
-    def _scale(self, count: int) -> int:
-        """CK-1.3, CK-1.4; 0 if so many fields do not fit."""
-        base = self.sites * 2**self.bits
-        largest = sum(base // 2 * base**d for d in range(count))
-        variance = (10.5 * self.sites + self.sites**2 / 12) * N / 2
-        room = (Q / 2 - 21.5 * self.sites) / (math.sqrt(2) * largest)
-        scale = math.floor(min(room, 32 * math.sqrt(variance)))
-        total = variance + (largest * scale / 2**51) ** 2
-        needed = 2 * math.sqrt(2 * total * (math.log(2**24) + 64 * math.log(2)))
-        fits = scale >= needed and largest < 2**52 and self.sites * (2**self.bits - 1) < 2**32
-        return scale if fits else 0
+    @cached_property
+    def _carry(self) -> int:
+        """⌈log2 n⌉"""
+        return next(i for i in range(11) if 2**i >= self.sites)
 
-    @property
-    def count(self) -> int:
-        """f (CK-1.5)."""
-        return next((f for f in (4, 3, 2, 1) if self._scale(f)), 0)
+    @cached_property
+    def base(self) -> int:
+        """CK-1.2"""
+        return 2 ** (self.bits + self._carry)
 
-    @property
+    @cached_property
     def scale(self) -> int:
-        return self._scale(self.count) if self.count else 0
+        """CK-1.3"""
+        return 64 * 2**self._carry
 
-    @property
+    def largest(self, count: int) -> int:
+        """CK-1.2"""
+        return sum(self.sites * (2**self.bits - 1) * self.base**d for d in range(count))
+
+    def fits(self, count: int) -> bool:
+        """CK-1.4"""
+        short = self.sites * (2**self.bits - 1) < 2**32
+        return short and self.scale * (self.largest(count) + 1) <= Q
+
+    @cached_property
+    def count(self) -> int:
+        """f; 0 where nothing fits (CK-1.5)."""
+        return next((f for f in (4, 3, 2, 1) if self.fits(f)), 0)
+
+    @cached_property
     def name(self) -> bytes:
         """CK-1.6"""
-        items = ["ckks parameters", 1, N, Q, self.sites, self.bits, self.count, self.scale]
+        items = ["ckks parameters", 2, N, Q, self.sites, self.bits, self.count, self.scale]
         return hashlib.sha256(fields(items)).digest()
 
-    @property
+    @cached_property
     def limbs(self) -> int:
         """VS-2.3"""
         return -(-61 // min(16, self.bits))
 
-    @property
+    @cached_property
     def payload(self) -> int:
         """CK-2.2"""
         return self.count * N - self.limbs
@@ -246,40 +186,54 @@ class Parameters:
 
 def packed(values: Sequence[int], params: Parameters) -> list[int]:
     """CK-2.1"""
-    base, half = params.sites * 2**params.bits, 2 ** (params.bits - 1)
+    digits = range(params.count)
     return [
-        sum((values[d * N + i] - half) * base**d for d in range(params.count)) for i in range(N)
+        params.scale * sum(values[d * N + i] * params.base**d for d in digits) for i in range(N)
     ]
+
+
+def rounded(plain: int, params: Parameters) -> tuple[int, int]:
+    """A coefficient without its noise and scale, and the noise (CK-5.2)."""
+    # What is less than half a step below q is less than half a step below zero.
+    near = plain - Q if Q - plain <= params.scale // 2 else plain
+    whole = (near + params.scale // 2) // params.scale
+    return whole, near - whole * params.scale
 
 
 def unpacked(whole: Sequence[int], params: Parameters, added: int) -> list[int]:
     """CK-2.1, CK-5.3"""
-    base, half = params.sites * 2**params.bits, 2 ** (params.bits - 1)
     rest, out = list(whole), []
-    for d in range(params.count):
-        digits = [(a + base // 2) % base - base // 2 for a in rest]
-        if d == params.count - 1:
-            digits = rest
-        out += [digit + added * half for digit in digits]
-        rest = [(a - digit) // base for a, digit in zip(rest, digits, strict=True)]
-    if min(out) < 0 or max(out) > added * (2**params.bits - 1):
+    for _ in range(params.count - 1):
+        out += [a % params.base for a in rest]
+        rest = [a // params.base for a in rest]
+    out += rest
+    if max(out) > added * (2**params.bits - 1):
         raise Refusal("SumOutOfRange")
     return out
 
 
+def check_noise(chunk: Sequence[int], added: int) -> None:
+    """CK-5.4: a root mean square within 12 %, in whole numbers."""
+    twice = 2 * sum(e * e for e in chunk)
+    variance = 21 * added * len(chunk)
+    within = 88**2 * variance <= 100**2 * twice <= 112**2 * variance
+    if max(map(abs, chunk)) > 21 * added or not within:
+        raise Refusal("BadNoise")
+
+
 def chunks(
-    vector: Sequence[int], place: int, names: Sequence[str], params: Parameters, tags: Tags
+    vector: Sequence[int], flags: Sequence[int], name: str, params: Parameters, tags: Tags
 ) -> list[list[int]]:
-    """CK-2.2 to CK-2.4"""
+    """CK-2.2 to CK-2.4; ``flags`` is what stands in the sites' fields."""
     size = params.payload
-    values = [int(place == p) for p in range(len(names))] + list(vector)
+    values = list(flags) + list(vector)
     values += [0] * (-len(values) % size)
-    limbs = tags.limbs(values, names[place])
+    limbs = tags.limbs(values, name)
     rows = len(values) // size
     return [values[k * size : (k + 1) * size] + limbs[k::rows] for k in range(rows)]
 
 
-# Agreement ---------------------------------------------------------------------------------------
+# A sum -------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -295,14 +249,48 @@ class Sum:
     secret: bytes
     epoch: int
     key_name: bytes
-    ternary: Sequence[int]
-    """The secret key's coefficients (CK-4.1)."""
+
+    @property
+    def sites(self) -> int:
+        return len(self.names)
 
     @property
     def chunks(self) -> int:
-        return -(-(self.count + len(self.names)) // self.params.payload)
+        return -(-(self.count + self.sites) // self.params.payload)
 
-    def transcript(self, sites: Iterable[int], digest: bytes) -> bytes:
+    @property
+    def tags(self) -> Tags:
+        params = self.params
+        return Tags(self.secret, self.epoch, self.binding, params.bits, params.payload)
+
+    def secret_of(self, name: str, salt: bytes) -> tuple[int, ...]:
+        return upload_secret(self.secret, self.epoch, self.binding, name, salt)
+
+    def ciphertexts(
+        self,
+        vector: Sequence[int],
+        name: str,
+        salt: bytes,
+        noise_key: bytes,
+        flags: Sequence[int] | None = None,
+    ) -> bytes:
+        """CK-3.1; ``flags`` are those of a site that lies."""
+        own = [int(name == other) for other in self.names] if flags is None else flags
+        plain = chunks(vector, own, name, self.params, self.tags)
+        hiding = masks(seed_of(self.binding), self.secret_of(name, salt), self.chunks)
+        out = []
+        for values, mask, errors in zip(plain, hiding, noise(noise_key, self.chunks), strict=True):
+            held = zip(packed(values, self.params), errors, mask, strict=True)
+            out.append(pack_words([(m + e - a) % Q for m, e, a in held]))
+        return b"".join(out)
+
+    def upload(self, salt: bytes, ciphertexts: bytes) -> bytes:
+        """CK-3.8"""
+        return (
+            self.key_name + self.params.name + salt + struct.pack(">I", self.chunks) + ciphertexts
+        )
+
+    def transcript(self, announced: bytes) -> bytes:
         """CK-4.3"""
         items = [
             "ckks transcript",
@@ -311,21 +299,15 @@ class Sum:
             self.key_name,
             self.params.name,
             self.count,
-            site_set(sites, len(self.names)) + digest,
+            announced,
         ]
         return hashlib.sha256(fields(items)).digest()
 
 
 def added(uploads: Iterable[bytes]) -> bytes:
-    """The aggregate of fresh ciphertexts (CK-3.1, CK-3.4)."""
-    total = [[0] * N, [0] * N]
-    for data in uploads:
-        both = unpack_words(data[SEED:]), second_polynomial(data[:SEED])
-        total = [
-            [(a + b) % Q for a, b in zip(*pair, strict=True)]
-            for pair in zip(total, both, strict=True)
-        ]
-    return b"".join(map(pack_words, total))
+    """The aggregate of these sites' ciphertexts, chunk by chunk."""
+    columns = zip(*map(pieces, uploads), strict=True)
+    return b"".join(pack_words(plus(*map(unpack_words, column))) for column in columns)
 
 
 def aggregate_name(ciphertexts: bytes) -> bytes:
@@ -333,29 +315,74 @@ def aggregate_name(ciphertexts: bytes) -> bytes:
     return hashlib.sha256(b"fedbcs-secure aggregate v1\0" + ciphertexts).digest()
 
 
-def agreement(
-    named: bytes, sites: Iterable[int], digest: bytes, signed: Mapping[int, bytes], count: int
-) -> bytes:
+def announcement(salts: Mapping[int, bytes], digest: bytes, sites: int) -> bytes:
+    """CK-4.3"""
+    return site_set(salts, sites) + digest + b"".join(salts[place] for place in sorted(salts))
+
+
+def agreement(named: bytes, announced: bytes, signed: Mapping[int, bytes], sites: int) -> bytes:
     """CK-4.4"""
     ordered = b"".join(signed[place] for place in sorted(signed))
-    return named + site_set(sites, count) + digest + site_set(signed, count) + ordered
+    return named + announced + site_set(signed, sites) + ordered
+
+
+# Reading -----------------------------------------------------------------------------------------
+
+
+def read_upload(body: bytes, told: Sum) -> None:
+    """What the combiner checks before it adds (CK-3.7 to CK-3.9); raises :class:`Refusal`."""
+    if len(body) != 100 + told.chunks * POLYNOMIAL:
+        raise Refusal("MalformedFrame")
+    head = told.upload(body[64:96], b"")
+    if body[:100] != head:
+        raise Refusal("Inconsistent")
+    for piece in pieces(body[100:]):
+        unpack_words(piece)
+
+
+def _announced_at(body: bytes, sites: int) -> tuple[dict[int, bytes], bytes, int]:
+    """Salts, digest, and where it ends."""
+    width = (sites + 7) // 8
+    inside = members(body[:width], sites)
+    if inside is None:
+        raise Refusal("MalformedFrame")
+    start = width + 32
+    end = start + SALT * len(inside)
+    if len(body) < end:
+        raise Refusal("MalformedFrame")
+    salts = {p: body[start + SALT * i : start + SALT * (i + 1)] for i, p in enumerate(inside)}
+    return salts, body[width:start], end
+
+
+def read_announcement(body: bytes, told: Sum, name: str, salt: bytes) -> bytes:
+    """What a site that sent this salt signs (CK-4.3); raises :class:`Refusal`."""
+    salts, _, end = _announced_at(body, told.sites)
+    if end != len(body):
+        raise Refusal("MalformedFrame")
+    place = list(told.names).index(name)
+    if place not in salts or len(salts) < told.threshold:
+        raise Refusal("BadSiteList")
+    if salts[place] != salt:
+        raise Refusal("Inconsistent")
+    return told.transcript(body)
 
 
 def read_sum(body: bytes, told: Sum) -> list[int]:
     """The sum in the body of *sum* (CK-4.5, CK-5); raises :class:`Refusal`."""
-    count, width = len(told.names), (len(told.names) + 7) // 8
     named, rest = body[:32], body[32:]
-    inside, digest = members(rest[:width], count), rest[width : width + 32]
-    signers = members(rest[width + 32 : 2 * width + 32], count)
-    if inside is None or signers is None:
+    salts, digest, end = _announced_at(rest, told.sites)
+    announced, rest = rest[:end], rest[end:]
+    width = (told.sites + 7) // 8
+    signers = members(rest[:width], told.sites)
+    if signers is None:
         raise Refusal("MalformedFrame")
-    rest = rest[2 * width + 32 :]
+    rest = rest[width:]
     signatures, rest = rest[: 64 * len(signers)], rest[64 * len(signers) :]
-    if len(rest) != 4 + told.chunks * 2 * POLYNOMIAL or rest[:4] != struct.pack(">I", told.chunks):
+    if len(rest) != 4 + told.chunks * POLYNOMIAL or rest[:4] != struct.pack(">I", told.chunks):
         raise Refusal("MalformedFrame")
-    if not set(signers) <= set(inside) or len(signers) < told.threshold:
+    if not set(signers) <= set(salts) or len(signers) < told.threshold:
         raise Refusal("BadSiteList")
-    transcript = replace(told, key_name=named).transcript(inside, digest)
+    transcript = replace(told, key_name=named).transcript(announced)
     for at, place in enumerate(signers):
         name = told.names[place]
         head = signed_part(CONSISTENCY, told.binding, name, 1, transcript)
@@ -368,37 +395,38 @@ def read_sum(body: bytes, told: Sum) -> list[int]:
         raise Refusal("Inconsistent")
     if named != told.key_name:
         raise Refusal("Refused")
-    return _opened(rest[4:], inside, told)
+    return _opened(rest[4:], salts, told)
 
 
-def _opened(ciphertexts: bytes, inside: Sequence[int], told: Sum) -> list[int]:
-    params, added, size = told.params, len(inside), told.params.payload
-    key = transformed([a % Q for a in told.ternary])
-    values, limbs, squares = [], [], 0.0
-    for at in range(0, len(ciphertexts), 2 * POLYNOMIAL):
-        first = unpack_words(ciphertexts[at : at + POLYNOMIAL])
-        second = unpack_words(ciphertexts[at + POLYNOMIAL : at + 2 * POLYNOMIAL])
-        # CK-3.5
-        if not any(second):
-            raise Refusal("BadCiphertext")
-        plain = [(a + b * s) % Q for a, b, s in zip(first, second, key, strict=True)]
-        exact = components(coefficients(plain), params.scale)
-        whole = [round(a) for a in exact]
-        squares += sum((a - b) ** 2 for a, b in zip(exact, whole, strict=True))
-        chunk = unpacked(whole, params, added)
-        values += chunk[:size]
-        limbs.append(chunk[size:])
-    tags = Tags(told.secret, told.epoch, told.binding, params.bits, size)
+def opened_chunks(
+    ciphertexts: bytes, salts: Mapping[int, bytes], told: Sum
+) -> list[list[tuple[int, int]]]:
+    """Whole numbers and noise under the sum of the secrets (CK-3.5, CK-5.2)."""
+    secrets = [told.secret_of(told.names[place], salt) for place, salt in salts.items()]
+    total = tuple(sum(column) for column in zip(*secrets, strict=True))
+    polynomials = [unpack_words(piece) for piece in pieces(ciphertexts)]
+    hiding = masks(seed_of(told.binding), total, told.chunks)
+    return [
+        [rounded((b + a) % Q, told.params) for b, a in zip(*both, strict=True)]
+        for both in zip(polynomials, hiding, strict=True)
+    ]
+
+
+def _opened(ciphertexts: bytes, salts: Mapping[int, bytes], told: Sum) -> list[int]:
+    params, size = told.params, told.params.payload
+    found = opened_chunks(ciphertexts, salts, told)
+    values, limbs = [], []
+    for chunk in found:
+        whole = unpacked([whole for whole, _ in chunk], params, len(salts))
+        values += whole[:size]
+        limbs.append(whole[size:])
+    for chunk in found:
+        check_noise([rest for _, rest in chunk], len(salts))
     rows = [row[i] for i in range(params.limbs) for row in limbs]
     # CK-5.6
-    if tags.outcome(values, rows, [told.names[p] for p in inside]) != "ok":
+    if told.tags.outcome(values, rows, [told.names[p] for p in sorted(salts)]) != "ok":
         raise Refusal("BadTag")
     # CK-5.5
-    if values[: len(told.names)] != [int(p in inside) for p in range(len(told.names))]:
+    if values[: told.sites] != [int(p in salts) for p in range(told.sites)]:
         raise Refusal("BadMembers")
-    # CK-5.4
-    measured = math.sqrt(squares / (N * told.chunks)) * params.scale
-    least, most = (math.sqrt(v * N / 2) for v in (10.5 * added, 10.5 * added + added**2 / 12))
-    if not 0.92 * least <= measured <= 1.08 * most:
-        raise Refusal("BadNoise")
-    return values[len(told.names) : len(told.names) + told.count]
+    return values[told.sites : told.sites + told.count]

@@ -142,6 +142,9 @@ def is_good_body(kind: str, body: bytes, reader: Mapping[str, Any]) -> bool:
             return len(body) >= 4 and length <= min(
                 len(body) - 4, 2 + sites * (4 + 182 + 75 + width)
             )
+        case "AGGREGATE":
+            inside = members(body[:width], sites)
+            return inside is not None and len(body) == width + 32 + 32 * len(inside)
         case "TAKEN":
             return len(body) == 36
         case _:

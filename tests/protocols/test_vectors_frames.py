@@ -15,6 +15,7 @@ from known_answers import as_binding, load
 
 from fedbcs_protocols import errors
 from fedbcs_protocols.binding import COMBINER
+from fedbcs_protocols.ckks.messages import Announced
 from fedbcs_protocols.framelist import decode_frames
 from fedbcs_protocols.group import Standing
 from fedbcs_protocols.group.messages import Deal, Dealt, Taken, ready_limit
@@ -70,6 +71,8 @@ def read_body(kind: Kind, body: Any, sender: str) -> None:
             Dealt.decode(body, sender=sender, sites=sites)
         case Kind.TAKEN:
             Taken.decode(body, sender=sender)
+        case Kind.AGGREGATE:
+            Announced.decode(body, sender=sender, sites=sites)
         case Kind.JOINING:
             Standing.decode(body, sender=sender, sites=sites, round=READER["round"])
         case Kind.DELIVERY:

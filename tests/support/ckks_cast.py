@@ -15,10 +15,14 @@ import numpy as np
 from ckks_world import World, scratch
 from numpy.typing import NDArray
 
+from fedbcs_protocols.binding import Binding
+from fedbcs_protocols.ckks import CkksSession
 from fedbcs_protocols.ckks.cipher import Decryptor
 from fedbcs_protocols.ckks.outcome import Outcome
+from fedbcs_protocols.ckks.packing import unpack
 from fedbcs_protocols.ckks.params import DEGREE, PRIME, ParameterSet
-from fedbcs_protocols.ckks.samples import upload_secret
+from fedbcs_protocols.ckks.samples import CommonPolynomials, Small, upload_secret
+from fedbcs_protocols.ckks.states import SiteState
 from fedbcs_protocols.ckks.words import pack_words, unpack_words
 from fedbcs_protocols.errors import ProtocolError
 from fedbcs_protocols.group import KeyRing
@@ -168,8 +172,46 @@ def message(params: ParameterSet, values: Mapping[int, int]) -> Polynomial:
     return out
 
 
+def turned(polynomial: Polynomial, by: int) -> Polynomial:
+    """Times X^by: what leaves at the top comes back with the other sign."""
+    out = np.roll(polynomial, by)
+    out[:by] = (Q - out[:by]) % Q
+    return out
+
+
+def residues(numbers: NDArray[np.int64]) -> Polynomial:
+    """Whole numbers, below zero or not, modulo q."""
+    return (numbers.astype(np.int64) % np.int64(PRIME)).astype(np.uint64)
+
+
+# What takes the group's key, or what is public ---------------------------------------------------
+
+
 def opener(world: World, members: Sequence[str]) -> Decryptor:
     """What a site, and whoever a site works with, can do: open these members' sum."""
+    return Decryptor(world.setting.binding, [secret(world, n) for n in members], scratch())
+
+
+def secret(world: World, name: str) -> Small:
+    """The secret of a site's upload."""
     key, binding = world.key, world.setting.binding
-    secrets = [upload_secret(key.secret, key.epoch, binding, n, world.salt(n)) for n in members]
-    return Decryptor(binding, secrets, scratch())
+    return upload_secret(key.secret, key.epoch, binding, name, world.salt(name))
+
+
+def noise_of(world: World, aggregate: Sequence[bytes]) -> NDArray[np.int64]:
+    """(k, N): what all sites' encryptions added to an aggregate of up to four chunks."""
+    polynomials = np.stack([unpack_words(each, "x") for each in aggregate])
+    plain = opener(world, world.names).decrypt(polynomials)
+    return unpack(plain, world.setting.params, world.sites)[1]
+
+
+def common(binding: Binding, chunk: int) -> Polynomial:
+    """a_j, which everybody knows."""
+    return CommonPolynomials(binding).next(chunk + 1)[chunk]
+
+
+def willing(world: World, name: str) -> CkksSession:
+    """A site's session that has sent what it sent, and has signed nothing yet."""
+    session = world.session(name)
+    session.state, session._salt = SiteState.ENCRYPTED, world.salt(name)
+    return session

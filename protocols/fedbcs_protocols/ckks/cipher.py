@@ -54,9 +54,10 @@ class Encryptor:
 
     def encrypt(self, values: Words) -> bytes:
         """The ciphertexts of k chunks, (k, f·N) uint32, one after another (CK-3.1)."""
-        noisy = pack(values, self._params).view(np.int64) + self._noise.next(len(values))
+        noisy = pack(values, self._params).view(np.int64)
         # Between -2^60 and 2^60.
         noisy -= self._masks.next(len(values)).view(np.int64)
+        noisy += self._noise.next(len(values))
         noisy += (noisy < 0) * np.int64(PRIME)
         # Noise below zero where the mask is q - 1, or nearly.
         noisy += (noisy < 0) * np.int64(PRIME)

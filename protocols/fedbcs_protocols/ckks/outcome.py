@@ -127,9 +127,13 @@ def _decrypted(
     for start in range(0, setting.chunks, BATCH):
         some = pieces[start : start + BATCH]
         values = other[: len(some)]
-        try:
-            for piece, words in zip(some, batch, strict=False):
+        for piece, words in zip(some, batch, strict=False):
+            try:
                 unpack_words(piece, COMBINER, words)
+            except PeerError as error:
+                faults.append(error)
+                words.fill(0)
+        try:
             plain = cipher.decrypt(batch[: len(some)])
             values, noise = unpack(plain, setting.params, len(members))
             check_noise(noise, len(members))

@@ -58,8 +58,6 @@ class ParameterSet:
             raise LocalError(
                 f"sums of {self.bits} bits from {self.sites} sites need over {_SUM_BITS} bits"
             )
-        if self.payload < self.sites + 1:
-            raise LocalError("a ciphertext cannot hold a field for each site")
 
     @property
     def digit_bits(self) -> int:

@@ -181,6 +181,11 @@ def _known_factors() -> tuple[Polynomials, Small]:
 
 def _check(ring: _Ring) -> None:
     polynomials, small = _known_factors()
-    product = ring.times(polynomials, ring.factor(small)).astype("<u8", copy=False).tobytes()
+    try:
+        product = ring.times(polynomials, ring.factor(small)).astype("<u8", copy=False).tobytes()
+    except (RuntimeError, ValueError) as error:
+        raise LocalError(
+            "this build of SEAL does not read what was written for it: use secagg"
+        ) from error
     if hashlib.sha256(product).digest() != _KNOWN_PRODUCT:
         raise LocalError("this build of TenSEAL multiplies polynomials wrongly: use secagg")

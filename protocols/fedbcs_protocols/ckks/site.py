@@ -93,13 +93,15 @@ class CkksSession:
         upload = upload_secret(secret.secret, secret.epoch, setting.binding, self._name, salt)
         cipher = Encryptor(setting.params, setting.binding, upload, noise_key, self._scratch)
         tagger = tagger_of(setting, secret.secret, secret.epoch)
-        pieces = [Encrypted.head(setting, salt)]
-        for batch in batches_of(vector, setting, tagger, self._name):
-            pieces.append(cipher.encrypt(batch))
-        self._scratch.write(b"")
+        body = bytearray(Encrypted.head(setting, salt))
+        try:
+            for batch in batches_of(vector, setting, tagger, self._name):
+                body += cipher.encrypt(batch)
+        finally:
+            self._scratch.write(b"")
         self._salt = salt
         self.state = following
-        return self._seal(Kind.ENCRYPTED, UPLOAD_SEQUENCE, b"".join(pieces))
+        return self._seal(Kind.ENCRYPTED, UPLOAD_SEQUENCE, body)
 
     def agree(self, data: bytes) -> bytes:
         """The signed frame on the aggregate that the combiner announces (CK-4.3)."""
@@ -149,7 +151,7 @@ class CkksSession:
         previous = frozenset(setting.names[place] for place in last) if last else None
         self._guard.allow(names, setting.roster, self._name, previous)
 
-    def _seal(self, kind: Kind, sequence: int, body: bytes) -> bytes:
+    def _seal(self, kind: Kind, sequence: int, body: bytes | bytearray) -> bytes:
         return seal(Frame(kind, self._setting.binding, self._name, sequence, body), self._identity)
 
     def __repr__(self) -> str:

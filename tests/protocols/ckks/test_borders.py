@@ -1,7 +1,7 @@
-"""Float arithmetic of unpacking against whole numbers, where it has the least room (CK-2.1).
+"""Unpacking against whole numbers, wherever a residue can stand (CK-2.1, CK-5.2, CK-5.3).
 
-Components go up to 2^52, and a quotient of one by B may be just below a whole number: the next one
-up must not be taken for it. Python's integers say what is right.
+A site unpacks whatever a combiner made, so *every* number below q must be read for what it is:
+digits and noise, or a refusal. Python's integers say what is right.
 """
 
 from __future__ import annotations
@@ -12,116 +12,113 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fedbcs_protocols.ckks import ParameterSet
-from fedbcs_protocols.ckks.packing import pack, unpack
-from fedbcs_protocols.ckks.params import DEGREE
+from fedbcs_protocols.ckks.packing import unpack
+from fedbcs_protocols.ckks.params import DEGREE, PRIME
 from fedbcs_protocols.errors import LocalError, SumOutOfRange
 
 SETS: list[tuple[int, int, int]] = []
-for fields in (2, 3, 4):
+for fields in (1, 2, 3, 4):
     for bits in range(8, 25):
-        for sites in (3, 4, 5, 7, 8, 11, 20, 25, 33, 43, 64, 73, 100, 103, 257, 511, 533, 999):
+        for sites in (1, 2, 3, 4, 5, 8, 9, 16, 33, 64, 100, 128, 256, 511, 512, 1024):
             try:
                 ParameterSet(sites, bits, fields)
             except LocalError:
                 continue
             SETS.append((sites, bits, fields))
-"""All with more than one digit, over several sizes of B that are no power of two."""
+TIGHT = [(4, 11, 4), (8, 14, 3), (64, 10, 3), (4, 24, 2), (16, 21, 2), (64, 18, 2), (256, 15, 2)]
+"""Those that leave less than a bit between the largest sum and q."""
 
 
-def digits_of(component: int, params: ParameterSet) -> list[int]:
-    """By Python's integers: each nearest to zero, -B/2 ≤ d < B/2, and what is left."""
-    out, half = [], params.base // 2
+def expected(residue: int, params: ParameterSet, added: int) -> tuple[list[int], int] | None:
+    """Digits from the lowest on, and noise; None for what no sum is."""
+    half = params.scale // 2
+    # The last half step below q is noise below zero.
+    number = residue - PRIME if residue >= PRIME - half else residue
+    whole, over = divmod(number + half, params.scale)
+    base, digits = 2**params.digit_bits, []
     for _ in range(params.fields - 1):
-        digit = (component + half) % params.base - half
-        out.append(digit)
-        component = (component - digit) // params.base
-    return [*out, component]
+        whole, digit = divmod(whole, base)
+        digits.append(digit)
+    digits.append(whole)
+    if max(digits) > added * (2**params.bits - 1):
+        return None
+    return digits, over - half
 
 
-def expected(component: int, params: ParameterSet, added: int) -> list[int] | None:
-    half, most = 1 << (params.bits - 1), added * ((1 << params.bits) - 1)
-    values = [digit + added * half for digit in digits_of(component, params)]
-    return values if min(values) >= 0 and max(values) <= most else None
-
-
-def got(component: int, params: ParameterSet, added: int) -> list[int] | None:
+def got(residue: int, params: ParameterSet, added: int) -> tuple[list[int], int] | None:
     try:
-        values, squares = unpack(np.full(DEGREE // 2, complex(component, component)), params, added)
+        values, noise = unpack(np.full((2, DEGREE), residue, np.uint64), params, added)
     except SumOutOfRange:
         return None
-    assert squares == 0
-    rows = values.reshape(params.fields, DEGREE)
-    assert (rows == rows[:, :1]).all()
-    return [int(value) for value in rows[:, 0]]
+    rows = values.reshape(2, params.fields, DEGREE)
+    assert (rows == rows[:1, :, :1]).all()
+    assert (noise == noise[0, 0]).all()
+    return [int(value) for value in rows[0, :, 0]], int(noise[0, 0])
 
 
 def around(params: ParameterSet) -> list[int]:
-    """Components whose quotients are at a border, small and large ones."""
-    base, half = params.base, params.base // 2
-    out = []
-    for factor in (0, 1, 2, 3, half - 1, half, base - 1, base, base**2 // 2, 2**52 // base - 1):
-        for near in (-half - 1, -half, -half + 1, -1, 0, 1, half - 2, half - 1, half, half + 1):
-            out += [factor * base + near, -factor * base + near]
-    out += [params.largest + near for near in (-1, 0, 1)]
-    out += [-params.largest + near for near in (-1, 0, 1)]
-    out += [sign * (2**52 - near) for sign in (1, -1) for near in (1, 2, 3, half, base)]
-    return [component for component in out if abs(component) < 2**52]
+    """Residues at the borders of steps, of digits, of the largest sum, and of q."""
+    step, half, digit = params.scale, params.scale // 2, params.digit_bits
+    marks = [0, PRIME, step * params.largest, step * (params.largest + 1)]
+    for field in range(params.fields):
+        most = params.sites * ((1 << params.bits) - 1)
+        for value in (1, (1 << params.bits) - 1, most, most + 1, 1 << digit):
+            marks.append(step * (value << (digit * field)))
+    nears = (-step, -half - 1, -half, -half + 1, -1, 0, 1, half - 1, half, half + 1, step)
+    return sorted({mark + near for mark in marks for near in nears if 0 <= mark + near < PRIME})
 
 
 @pytest.mark.parametrize(
-    "chosen", SETS[:: max(1, len(SETS) // 40)], ids=lambda s: "-".join(map(str, s))
+    "chosen", [*SETS[:: len(SETS) // 30], *TIGHT], ids=lambda s: "-".join(map(str, s))
 )
 def test_every_border(chosen: tuple[int, int, int]) -> None:
-    """CK-5.3 as well: what is no sum is refused, and only that."""
+    """CK-5.3: what is no sum is refused, and only that."""
     params = ParameterSet(*chosen)
     found = set()
-    for component in around(params):
-        for added in (1, params.sites):
-            right = expected(component, params, added)
-            assert got(component, params, added) == right, (component, added)
+    for residue in around(params):
+        for added in {1, params.sites}:
+            right = expected(residue, params, added)
+            assert got(residue, params, added) == right, (residue, added)
             found.add(right is None)
     assert found == {True, False}
 
 
 @given(st.sampled_from(SETS), st.data())
-def test_any_component(chosen: tuple[int, int, int], data: st.DataObject) -> None:
+def test_any_residue(chosen: tuple[int, int, int], data: st.DataObject) -> None:
     params = ParameterSet(*chosen)
     added = data.draw(st.integers(1, params.sites))
-    component = data.draw(
-        st.integers(-(2**52) + 1, 2**52 - 1) | st.integers(-params.largest, params.largest)
+    residue = data.draw(
+        st.integers(0, PRIME - 1)
+        | st.integers(0, params.scale * params.largest)
+        | st.integers(PRIME - params.scale, PRIME - 1)
     )
-    assert got(component, params, added) == expected(component, params, added)
+    assert got(residue, params, added) == expected(residue, params, added)
 
 
-@given(st.sampled_from(SETS), st.integers(-(2**20), 2**20), st.booleans())
-@example((3, 8, 4), 0, True)
-def test_the_digit_that_has_two_names(chosen: tuple[int, int, int], upper: int, low: bool) -> None:
-    """-B/2 is a digit, and B/2 is not: it is -B/2 and one more in the next."""
+def turns(chosen: tuple[int, int, int]) -> int:
+    """How many whole rounds of all digits there are between zero and q."""
     params = ParameterSet(*chosen)
-    half = params.base // 2
-    component = upper * params.base + (-half if low else half)
-    if abs(component) >= 2**52 or params.fields > 2:
-        component = -half if low else half
-        upper = 0
-    digits = digits_of(component, params)
-    assert digits[0] == -half
-    assert digits[1] == upper + (not low)
-    # All sites at their least: the digit of a sum that stands at the border.
-    least = np.zeros(params.capacity, np.uint32)
-    total, _ = unpack(params.sites * pack(least, params), params, params.sites)
-    assert not total.any()
-    assert got(component, params, params.sites) == expected(component, params, params.sites)
+    return (PRIME - params.scale) // (params.scale << (params.digit_bits * params.fields))
 
 
-@pytest.mark.parametrize("component", [2**52, -(2**52), 2**52 + 1, 2**53, -(2**60)])
-def test_beyond_what_is_exact(component: int) -> None:
-    assert got(component, ParameterSet(4, 16, 2), 4) is None
+@given(st.sampled_from([s for s in SETS if turns(s)]), st.integers(0, 2**60))
+@example((4, 16, 2), 0)
+def test_no_multiple_of_a_step_comes_back_round(chosen: tuple[int, int, int], drawn: int) -> None:
+    """The last digit has no B to wrap at: nothing too large is read as something small."""
+    params = ParameterSet(*chosen)
+    rounds = 1 + drawn % turns(chosen)
+    residue = params.scale * rounds << (params.digit_bits * params.fields)
+    assert got(residue, params, params.sites) is None
 
 
-def test_what_is_refused_for_its_last_digit_only() -> None:
-    """The last digit has no B to wrap at, so that nothing that is too large can come back round."""
-    params = ParameterSet(4, 16, 2)
-    for turns in (1, 2, 1 << 14, (2**52 - 1) // params.base**2):
-        if abs(turns * params.base**2) < 2**52:
-            assert got(turns * params.base**2, params, 4) is None
-            assert got(-turns * params.base**2, params, 4) is None
+@pytest.mark.parametrize("chosen", TIGHT, ids=lambda s: "-".join(map(str, s)))
+def test_nothing_lies_between_the_largest_sum_and_zero(chosen: tuple[int, int, int]) -> None:
+    """CK-1.4: the largest with the most noise, then refusals, then zero with the least."""
+    params = ParameterSet(*chosen)
+    half, most = params.scale // 2, params.scale * params.largest
+    top = [params.sites * (2**params.bits - 1)] * params.fields
+    assert got(most + half - 1, params, params.sites) == (top, half - 1)
+    assert got(PRIME - half, params, params.sites) == ([0] * params.fields, -half)
+    for residue in (most + half, PRIME - half - 1):
+        assert most + half <= residue < PRIME - half
+        assert got(residue, params, params.sites) is None

@@ -1,242 +1,375 @@
+"""Ciphertexts: what they are made of, what opens them, and what does not (CK-3)."""
+
 from __future__ import annotations
 
 import hashlib
 import pickle
-import struct
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
 
+import ckks_slowly as slowly
 import numpy as np
 import pytest
-import second_ckks as second
-from ckks_world import SECRET, scratch
-from hypothesis import given
-from hypothesis import strategies as st
-from tenseal import sealapi
+from ckks_world import SECRET, World, binding, scratch
+from numpy.typing import NDArray
 
+from fedbcs_protocols.binding import Binding
+from fedbcs_protocols.ckks import ParameterSet, parameter_set
 from fedbcs_protocols.ckks import cipher as c
-from fedbcs_protocols.ckks.cipher import Context, SecretContext, pack_words, unpack_words
-from fedbcs_protocols.ckks.packing import pack
-from fedbcs_protocols.ckks.params import DEGREE, PRIME, parameter_set
-from fedbcs_protocols.errors import BadCiphertext, LocalError
+from fedbcs_protocols.ckks.cipher import Decryptor, Encryptor
+from fedbcs_protocols.ckks.packing import check_noise, unpack
+from fedbcs_protocols.ckks.params import DEGREE, PRIME
+from fedbcs_protocols.ckks.products import BATCH
+from fedbcs_protocols.ckks.samples import NoiseStream, Small, upload_secret
+from fedbcs_protocols.ckks.words import POLYNOMIAL_BYTES, add_residues, unpack_words
+from fedbcs_protocols.errors import BadNoise, LocalError, SumOutOfRange
+from fedbcs_protocols.ring import Words
 
 PARAMS = parameter_set(4, 16)
-STUDY = bytes(32)
+TIGHT = parameter_set(8, 14)
+"""Where chance gives digits that a sum can have: a digit has room for hardly more (CK-1.5)."""
+SALT = hashlib.sha256(b"a salt").digest()
+NOISE_KEY = hashlib.sha256(b"a noise key").digest()
+SECRET_OF_ONE = upload_secret(SECRET, 1, binding(), "site0", SALT)
 
 
-def site(secret: bytes = SECRET, study: bytes = STUDY, epoch: int = 1) -> SecretContext:
-    return SecretContext(PARAMS, scratch(), secret, study, epoch)
+def encryptor(secret: Small = SECRET_OF_ONE, noise_key: bytes = NOISE_KEY) -> Encryptor:
+    return Encryptor(PARAMS, binding(), secret, noise_key, scratch())
 
 
-ZEROS = pack(np.zeros(PARAMS.capacity, np.uint32), PARAMS)
+def drawn(count: int, params: ParameterSet = PARAMS, seed: int = 0) -> Words:
+    random = np.random.default_rng(seed)
+    return random.integers(0, 1 << params.bits, (count, params.capacity), dtype=np.uint32)
 
 
-# Words -------------------------------------------------------------------------------------------
+def pieces(data: bytes) -> list[bytes]:
+    return [data[at : at + POLYNOMIAL_BYTES] for at in range(0, len(data), POLYNOMIAL_BYTES)]
 
 
-@given(st.integers(0, 2**32 - 1))
-def test_words_come_back(seed: int) -> None:
-    """CK-3.2"""
-    words = np.random.default_rng(seed).integers(0, PRIME, DEGREE, dtype=np.uint64)
-    words[:3] = (0, PRIME - 1, 1)
-    data = pack_words(words)
-    assert len(data) == c.POLYNOMIAL_BYTES == 30720
-    assert np.array_equal(unpack_words(data, "x"), words)
+def polynomials(data: bytes) -> NDArray[np.uint64]:
+    return np.array([unpack_words(piece, "x") for piece in pieces(data)])
 
 
-def test_where_a_word_stands() -> None:
-    """CK-3.2, word by word."""
-    words = np.random.default_rng(0).integers(0, PRIME, DEGREE, dtype=np.uint64)
-    packed = np.frombuffer(pack_words(words), "<u8").tolist()
-    listed = words.tolist()
-    for i, j in ((0, 0), (0, 255), (7, 31), (14, 0), (14, 255)):
-        word = packed[256 * i + j]
-        assert word % 2**60 == listed[256 * i + j]
-        assert word >> 60 == listed[256 * 15 + j] >> (4 * i) & 15
+def less(one: NDArray[np.uint64], other: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The difference modulo q."""
+    return (one + (np.uint64(PRIME) - other)) % np.uint64(PRIME)
 
 
-@pytest.mark.parametrize("place", [0, 1, 255, 256, 3839, 3840, 4095])
-@pytest.mark.parametrize("word", [PRIME, PRIME + 1, 2**60 - 1])
-def test_no_residue(place: int, word: int) -> None:
-    """CK-3.3"""
-    words = np.zeros(DEGREE, np.uint64)
-    words[place] = word
-    with pytest.raises(BadCiphertext, match="no residue"):
-        unpack_words(pack_words(words), "x")
+# What a ciphertext is ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [0, 1, 30719, 30721, 61440])
-def test_words_of_another_length(size: int) -> None:
-    with pytest.raises(BadCiphertext, match="x: a polynomial of"):
-        unpack_words(bytes(size), "x")
+@pytest.mark.parametrize("params", [PARAMS, TIGHT], ids=["4-16-2", "8-14-3"])
+def test_a_ciphertext_is_that_of_the_page(params: ParameterSet) -> None:
+    """CK-3.1: all of an upload from its secret's inputs and the key of its noise, to the last bit.
+
+    Two batches, the second of which is short; with the largest and the least values.
+    """
+    values = drawn(6, params)
+    values[1], values[2] = (1 << params.bits) - 1, 0
+    secret = upload_secret(SECRET, 3, binding(5), "site2", SALT)
+    cipher = Encryptor(params, binding(5), secret, NOISE_KEY, scratch())
+    got = cipher.encrypt(values[:4]) + cipher.encrypt(values[4:])
+    s = slowly.upload_secret(SECRET, 3, binding(5), "site2", SALT)
+    common, noise = slowly.common_polynomials(binding(5), 6), slowly.noise(NOISE_KEY, 6)
+    for at, piece in enumerate(pieces(got)):
+        m = slowly.packed(values[at].tolist(), params.sites, params.bits, params.fields)
+        mask = slowly.product(common[at], s)
+        b = [(x + e - a) % slowly.Q for x, e, a in zip(m, noise[at], mask, strict=True)]
+        assert piece == slowly.written(b), at
 
 
-# Ciphertexts -------------------------------------------------------------------------------------
+def test_what_decryption_gives() -> None:
+    """CK-3.5: the plaintext and the noise, nothing else."""
+    values = drawn(6)
+    cipher, opening = encryptor(), Decryptor(binding(), [SECRET_OF_ONE], scratch())
+    noise = slowly.noise(NOISE_KEY, 6)
+    for some in (slice(0, 4), slice(4, 6)):
+        plain = opening.decrypt(polynomials(cipher.encrypt(values[some])))
+        for at, got in enumerate(plain.tolist(), some.start):
+            m = slowly.packed(values[at].tolist(), 4, 16, 2)
+            assert got == [(x + e) % PRIME for x, e in zip(m, noise[at], strict=True)]
+
+
+def test_decryption_takes_a_list_and_leaves_it_as_it_was() -> None:
+    given = polynomials(encryptor().encrypt(drawn(3)))
+    kept = given.copy()
+    listed = Decryptor(binding(), [SECRET_OF_ONE], scratch()).decrypt(list(given))
+    stacked = Decryptor(binding(), iter([SECRET_OF_ONE]), scratch()).decrypt(given)
+    assert np.array_equal(listed, stacked)
+    assert np.array_equal(given, kept)
+
+
+@pytest.mark.parametrize("mask", [0, 1, 20, 21, 22, PRIME // 2, PRIME - 22, PRIME - 21, PRIME - 1])
+@pytest.mark.parametrize("value", [0, 1, 65535])
+def test_reduction_at_its_borders(mask: int, value: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CK-3.7: whatever the mask and the noise are, b is a residue, and the right one."""
+    noise = np.resize(np.arange(-21, 22), (1, DEGREE))
+    masks = np.full((1, DEGREE), mask, np.uint64)
+    monkeypatch.setattr(c._Masks, "next", lambda self, count: masks)
+    monkeypatch.setattr(NoiseStream, "next", lambda self, count: noise)
+    (data,) = pieces(encryptor().encrypt(np.full((1, PARAMS.capacity), value, np.uint32)))
+    m = value * (1 + 2**PARAMS.digit_bits) * PARAMS.scale
+    expected = [(m + e - mask) % PRIME for e in noise[0].tolist()]
+    assert unpack_words(data, "x").tolist() == expected
+
+
+# Batches -----------------------------------------------------------------------------------------
+
+
+def test_batches_are_one_stream() -> None:
+    """CK-3.2, CK-3.4: a short batch, which can only be the last, is the start of a whole one."""
+    values = drawn(8)
+    whole = encryptor()
+    data = whole.encrypt(values[:4]) + whole.encrypt(values[4:])
+    for count in (1, 2, 3, 4, 5, 6, 7):
+        cipher = encryptor()
+        got = b"".join(cipher.encrypt(values[at : min(at + 4, count)]) for at in range(0, count, 4))
+        assert pieces(got) == pieces(data)[:count]
+    # Each chunk has a mask and noise of its own.
+    same = encryptor()
+    zeros = np.zeros((4, PARAMS.capacity), np.uint32)
+    words = np.concatenate([polynomials(same.encrypt(zeros)) for _ in range(2)])
+    assert len(np.unique(words)) == 8 * DEGREE
+
+
+def test_decryption_in_batches() -> None:
+    values, cipher = drawn(6), encryptor()
+    sent = polynomials(cipher.encrypt(values[:4]) + cipher.encrypt(values[4:]))
+    for count in (1, 3, 4, 5, 6):
+        opening = Decryptor(binding(), [SECRET_OF_ONE], scratch())
+        for at in range(0, count, 4):
+            some = slice(at, min(at + 4, count))
+            total, noise = unpack(opening.decrypt(sent[some]), PARAMS, 1)
+            assert np.array_equal(total, values[some])
+            check_noise(noise, 1)
+
+
+@pytest.mark.parametrize("counts", [(1, 1), (3, 4), (4, 2, 4), (5,), (8,), (4, 5)])
+def test_only_the_last_batch_is_short(counts: Sequence[int]) -> None:
+    """A mask is never used for another chunk, and none is left out."""
+    assert BATCH == 4
+    cipher, opening = encryptor(), Decryptor(binding(), [SECRET_OF_ONE], scratch())
+    zeros = np.zeros((8, DEGREE), np.uint64)
+    for count in counts[:-1]:
+        cipher.encrypt(drawn(count))
+        opening.decrypt(zeros[:count])
+    with pytest.raises(LocalError, match="whole batches"):
+        cipher.encrypt(drawn(counts[-1]))
+    with pytest.raises(LocalError, match="whole batches"):
+        opening.decrypt(zeros[: counts[-1]])
+
+
+def test_no_chunks_are_no_batch() -> None:
+    opening = Decryptor(binding(), [SECRET_OF_ONE], scratch())
+    with pytest.raises(LocalError, match="whole batches"):
+        opening.decrypt([])
+
+
+# What opens, and what does not -------------------------------------------------------------------
+
+
+class Uploads:
+    """A full sum's uploads of four chunks, and whoever can open what is made of them."""
+
+    def __init__(self, params: ParameterSet) -> None:
+        self.params = params
+        self.names = [f"site{at}" for at in range(params.sites)]
+        self.values = [drawn(4, params, at) for at in range(params.sites)]
+        self.sent = {
+            name: self.sending(name, values, self.secret(name))
+            for name, values in zip(self.names, self.values, strict=True)
+        }
+
+    def salt(self, name: str) -> bytes:
+        return hashlib.sha256(f"salt of {name}".encode()).digest()
+
+    def secret(self, site: str, **changes: Any) -> Small:
+        given = {"group": SECRET, "epoch": 1, "binding": binding(), "name": site}
+        return upload_secret(**{**given, "salt": self.salt(site), **changes})
+
+    def sending(self, name: str, values: Words, secret: Small) -> NDArray[np.uint64]:
+        noise_key = hashlib.sha256(f"noise of {name}".encode()).digest()
+        cipher = Encryptor(self.params, binding(), secret, noise_key, scratch())
+        return polynomials(cipher.encrypt(values))
+
+    def total(self, names: Sequence[str]) -> NDArray[np.uint64]:
+        out = np.zeros((4, DEGREE), np.uint64)
+        for name in names:
+            add_residues(out, self.sent[name])
+        return out
+
+    def plain(
+        self,
+        total: NDArray[np.uint64],
+        secrets: Sequence[Small] | None = None,
+        place: Binding | None = None,
+    ) -> NDArray[np.uint64]:
+        """What a site opens that was told that all sites are in it."""
+        opening = [self.secret(name) for name in self.names] if secrets is None else secrets
+        return Decryptor(place or binding(), opening, scratch()).decrypt(total)
+
+
+@lru_cache(maxsize=2)
+def uploads_of(params: ParameterSet) -> Uploads:
+    return Uploads(params)
+
+
+BOTH = pytest.mark.parametrize("params", [PARAMS, TIGHT], ids=["4-16-2", "8-14-3"])
+
+
+@BOTH
+def test_the_honest_sum_opens(params: ParameterSet) -> None:
+    """CK-3.5"""
+    uploads = uploads_of(params)
+    plain = uploads.plain(uploads.total(uploads.names))
+    total, noise = unpack(plain, uploads.params, uploads.params.sites)
+    assert np.array_equal(total, np.sum(uploads.values, axis=0))
+    check_noise(noise, uploads.params.sites)
+
+
+def wrongly(uploads: Uploads, kind: str) -> NDArray[np.uint64]:
+    """What does not open, one case each."""
+    names, total = uploads.names, uploads.total(uploads.names)
+    secrets = [uploads.secret(name) for name in names]
+    first, rest = names[0], secrets[1:]
+    match kind:
+        case "one missing":
+            return uploads.plain(uploads.total(names[1:]))
+        case "one too many":
+            more = uploads.sending("mallory", uploads.values[0], uploads.secret("mallory"))
+            add_residues(total, more)
+            return uploads.plain(total)
+        case "one twice":
+            return uploads.plain(uploads.total([*names, first]))
+        case "one twice, one missing":
+            return uploads.plain(uploads.total([first, *names[:-1]]))
+        case "one alone":
+            return uploads.plain(uploads.total([first]))
+        case "nothing":
+            return uploads.plain(np.zeros((4, DEGREE), np.uint64))
+        case "one less another":
+            return uploads.plain(less(uploads.sent[first], uploads.sent[names[1]]))
+        case "chunks swapped":
+            return uploads.plain(total[[1, 0, 3, 2]])
+        case "one site's chunks swapped":
+            out = uploads.total(names[1:])
+            add_residues(out, uploads.sent[first][[1, 0, 3, 2]])
+            return uploads.plain(out)
+        case "another salt":
+            return uploads.plain(total, [uploads.secret(first, salt=bytes(32)), *rest])
+        case "another epoch":
+            return uploads.plain(total, [uploads.secret(first, epoch=2), *rest])
+        case "another group":
+            return uploads.plain(total, [uploads.secret(n, group=bytes(32)) for n in names])
+        case "another name":
+            return uploads.plain(total, [uploads.secret(first, name=names[1]), *rest])
+        case "a secret too few":
+            return uploads.plain(total, rest)
+        case "a secret twice":
+            return uploads.plain(total, [*secrets, secrets[0]])
+        case "common polynomials of another attempt":
+            return uploads.plain(total, place=binding(0, 1))
+        case "all of another attempt":
+            place = binding(0, 1)
+            moved = [uploads.secret(name, binding=place) for name in names]
+            return uploads.plain(total, moved, place)
+        case "all of another state":
+            place = replace(binding(), state_digest=bytes(32))
+            moved = [uploads.secret(name, binding=place) for name in names]
+            return uploads.plain(total, moved, place)
+        case "no secret":
+            # What the combiner has.
+            return total
+    raise AssertionError(kind)
+
+
+CASES = """one missing|one too many|one twice|one twice, one missing|one alone|nothing
+one less another|chunks swapped|one site's chunks swapped|another salt|another epoch|another group
+another name|a secret too few|a secret twice|common polynomials of another attempt
+all of another attempt|all of another state|no secret"""
+
+
+@BOTH
+@pytest.mark.parametrize("kind", CASES.replace("\n", "|").split("|"))
+def test_nothing_else_opens(params: ParameterSet, kind: str) -> None:
+    """CK-3.5: it is as good as random, and CK-5.3 or CK-5.4 refuses every chunk of it."""
+    uploads = uploads_of(params)
+    sites, plain = uploads.params.sites, wrongly(uploads, kind)
+    # A chi-square of every chunk over 16 equal parts of the numbers below q, false alarm 10^-6.
+    for chunk in plain:
+        counts = np.bincount((chunk // np.uint64(PRIME // 16 + 1)).astype(int), minlength=16)
+        assert ((counts - DEGREE / 16) ** 2 / (DEGREE / 16)).sum() < 56.5
+    for at in range(4):
+        with pytest.raises((SumOutOfRange, BadNoise)):
+            check_noise(unpack(plain[at : at + 1], uploads.params, sites)[1], sites)
+
+
+def test_where_digits_have_no_room_the_noise_refuses() -> None:
+    """CK-5.4: chance can give digits that a sum can have; its noise is never right."""
+    uploads, refused = uploads_of(TIGHT), 0
+    for kind in ("one missing", "another salt", "chunks swapped", "no secret"):
+        plain = wrongly(uploads, kind)
+        for at in range(4):
+            try:
+                _, noise = unpack(plain[at : at + 1], TIGHT, 8)
+            except SumOutOfRange:
+                continue
+            refused += 1
+            with pytest.raises(BadNoise):
+                check_noise(noise, 8)
+    assert refused > 0
+
+
+# Two uploads -------------------------------------------------------------------------------------
 
 
 def test_equal_vectors_never_look_alike() -> None:
-    """CK-3.1"""
-    data = [site().encrypt(ZEROS) for _ in range(200)]
-    assert {len(each) for each in data} == {c.FRESH_BYTES} == {30784}
-    assert len({each[:64] for each in data}) == 200
-    assert len({each[64:128] for each in data}) == 200
+    """CK-3.3, CK-3.4: the same site, vector, key and sum, twice: no number is the same.
+
+    Their difference is under the difference of two secrets, so it says nothing either.
+    """
+    worlds = [World(count=9000) for _ in range(2)]
+    assert np.array_equal(*(world.vectors["site0"] for world in worlds))
+    assert worlds[0].key == worlds[1].key
+    assert len({world.salt("site0") for world in worlds}) == 2
+    one, other = (polynomials(b"".join(world.chunks("site0"))) for world in worlds)
+    assert len(one) == 2
+    assert not np.intersect1d(one, other).size
+    counts = np.bincount((less(one, other) >> np.uint64(56)).astype(int).reshape(-1), minlength=16)
+    assert ((counts - counts.sum() / 16) ** 2 / (counts.sum() / 16)).sum() < 56.5
 
 
-@pytest.mark.parametrize("size", [0, 63, 64, 30783, 30785, 61440])
-def test_a_fresh_ciphertext_of_another_length(size: int) -> None:
-    with pytest.raises(BadCiphertext, match="mallory: a ciphertext of"):
-        Context(PARAMS, scratch()).fresh(bytes(size), "mallory")
+def test_what_a_salt_is_for() -> None:
+    """CK-3.3: under one secret the difference of two uploads is that of what they hold."""
+    values = drawn(1)
+    one = polynomials(encryptor(noise_key=bytes(32)).encrypt(values))
+    other = polynomials(encryptor(noise_key=NOISE_KEY).encrypt(values))
+    difference = less(one, other)
+    assert ((difference < 43) | (difference > PRIME - 43)).all()
+    fresh = upload_secret(SECRET, 1, binding(), "site0", bytes(32))
+    other = polynomials(encryptor(fresh).encrypt(values))
+    difference = less(one, other)
+    assert not ((difference < 2**40) | (difference > PRIME - 2**40)).any()
 
 
-@pytest.mark.parametrize("size", [0, 61439, 61441, 30784])
-def test_a_sum_of_another_length(size: int) -> None:
-    with pytest.raises(BadCiphertext, match="a ciphertext of"):
-        Context(PARAMS, scratch()).both(bytes(size), "x")
+def test_ciphertexts_look_uniform() -> None:
+    """CK-3.1: even those of zeros. A chi-square over 64 equal parts, false alarm 10^-6."""
+    zeros = np.zeros((4, PARAMS.capacity), np.uint32)
+    numbers = polynomials(encryptor().encrypt(zeros)).reshape(-1)
+    counts = np.bincount((numbers // np.uint64(PRIME // 64 + 1)).astype(int), minlength=64)
+    assert ((counts - numbers.size / 64) ** 2 / (numbers.size / 64)).sum() < 131
 
 
-def test_a_ciphertext_that_hides_nothing() -> None:
-    """CK-3.5"""
-    with pytest.raises(BadCiphertext, match="hides nothing"):
-        Context(PARAMS, scratch()).both(pack_words(np.ones(DEGREE, np.uint64)) + bytes(30720), "x")
+# Nothing leaks -----------------------------------------------------------------------------------
 
 
-def test_what_was_read_is_written_again() -> None:
-    context = Context(PARAMS, scratch())
-    data = context.sum_bytes(context.fresh(site().encrypt(ZEROS), "x"))
-    assert context.sum_bytes(context.both(data, "x")) == data
-
-
-def test_after_a_refused_one_the_next_is_read_right() -> None:
-    """Room that is used again holds nothing of the last one."""
-    context, cipher = Context(PARAMS, scratch()), site()
-    good = cipher.encrypt(ZEROS)
-    before = context.sum_bytes(context.fresh(good, "x"))
-    with pytest.raises(BadCiphertext):
-        context.fresh(good[:64] + b"\xff" * 30720, "x")
-    assert context.sum_bytes(context.fresh(good, "x")) == before
-
-
-# Keys --------------------------------------------------------------------------------------------
-
-
-def key_of(secret: bytes, study: bytes, epoch: int) -> list[int]:
-    """The key in NTT form: what the decryption of (0, 1) gives."""
-    context = site(secret, study, epoch)
-    one = pack_words(np.zeros(DEGREE, np.uint64)) + pack_words(np.ones(DEGREE, np.uint64))
-    plain = sealapi.Plaintext()
-    context._decryptor.decrypt(context.both(one, "x"), plain)
-    return [plain.data(at) for at in range(DEGREE)]
-
-
-def test_sites_with_the_same_secret_have_the_same_key() -> None:
-    """CK-4.1"""
-    assert key_of(SECRET, STUDY, 1) == key_of(SECRET, STUDY, 1)
-    others = [key_of(SECRET, STUDY, 2), key_of(bytes(32), STUDY, 1), key_of(SECRET, b"s" * 32, 1)]
-    assert key_of(SECRET, STUDY, 1) not in others
-    slots = site().decrypt(site().fresh(site().encrypt(ZEROS), "x"))
-    assert np.abs(slots - ZEROS).max() < 1
-
-
-def test_a_build_that_draws_other_keys_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    """CK-4.1: the known key is the second implementation's too, which SEAL has no part in."""
-    key = second.secret_key(bytes(32), bytes(32), 1)
-    words = second.transformed([value % PRIME for value in key])
-    digest = hashlib.sha256(struct.pack(f"<{DEGREE}Q", *words)).digest()
-    assert digest == c._KNOWN_KEY
-    monkeypatch.setattr(c, "_build_is_checked", False)
-    site()
-    assert c._build_is_checked
-    monkeypatch.setattr(c, "_build_is_checked", False)
-    monkeypatch.setattr(c, "_KNOWN_KEY", bytes(32))
-    with pytest.raises(LocalError, match="other secret keys"):
-        site()
-    # Who has no key has nothing to check.
-    Context(parameter_set(4, 16), scratch())
-
-
-def test_the_key_is_ternary_and_even() -> None:
-    """CK-4.1: a chi-square of 8 keys' coefficients, false alarm 10^-6."""
-    counts = np.zeros(3, int)
-    for epoch in range(1, 9):
-        polynomial = coefficients(key_of(SECRET, STUDY, epoch))
-        assert set(polynomial) <= {0, 1, PRIME - 1}
-        counts += [polynomial.count(value) for value in (0, 1, PRIME - 1)]
-    expected = counts.sum() / 3
-    assert ((counts - expected) ** 2 / expected).sum() < 27.6
-
-
-def coefficients(words: list[int]) -> list[int]:
-    """From SEAL's NTT form: word i is the value at ψ^(2·rev(i) + 1), ψ the least such root."""
-    root = least_root()
-    values = list(words)
-    # The inverse of Cooley and Tukey's butterflies, Gentleman and Sande's.
-    inverse = pow(root, -1, PRIME)
-    powers = [1] * DEGREE
-    for at in range(1, DEGREE):
-        powers[at] = powers[at - 1] * inverse % PRIME
-    bits = DEGREE.bit_length() - 1
-    step, groups = 1, DEGREE // 2
-    while groups >= 1:
-        for group in range(groups):
-            w = powers[int(f"{groups + group:0{bits}b}"[::-1], 2)]
-            start = 2 * group * step
-            for at in range(start, start + step):
-                a, b = values[at], values[at + step]
-                values[at] = (a + b) % PRIME
-                values[at + step] = (a - b) * w % PRIME
-        step, groups = 2 * step, groups // 2
-    scale = pow(DEGREE, -1, PRIME)
-    return [value * scale % PRIME for value in values]
-
-
-def least_root() -> int:
-    exponent = (PRIME - 1) // (2 * DEGREE)
-    found = next(
-        r for g in range(2, 100) if pow(r := pow(g, exponent, PRIME), DEGREE, PRIME) == PRIME - 1
-    )
-    square, best, root = found * found % PRIME, found, found
-    for _ in range(DEGREE):
-        root = root * square % PRIME
-        best = min(best, root)
-    return best
-
-
-def test_a_key_says_nothing_of_itself() -> None:
-    context = site()
-    assert "redacted" in repr(context)
+@pytest.mark.parametrize("kind", ["encryptor", "decryptor"])
+def test_they_say_nothing_of_themselves(kind: str) -> None:
+    made: object = encryptor()
+    if kind == "decryptor":
+        made = Decryptor(binding(), [SECRET_OF_ONE], scratch())
+    assert repr(made) == str(made) == f"{kind.capitalize()}(secret redacted)"
     with pytest.raises(TypeError):
-        pickle.dumps(context)
-
-
-# What SEAL saves ---------------------------------------------------------------------------------
-
-
-def saved() -> bytes:
-    context = site()
-    context.encoder.encode([0j] * (DEGREE // 2), PARAMS.scale, context._plain)
-    context._encryptor.encrypt_symmetric(context._plain).save(scratch().path)
-    return scratch().read()
-
-
-def test_words_are_stored_as_they_are() -> None:
-    data = saved()
-    content = bytes(c._content(data))
-    assert content in data
-    assert len(data) - len(content) < 64
-
-
-@pytest.mark.parametrize(
-    ("at", "value"), [(0, 0), (2, 0), (5, 7), (8, 0), (16, 0), (20, 0x61), (23, 4), (23, 2)]
-)
-def test_a_form_that_is_not_known(at: int, value: int) -> None:
-    """A build of SEAL that saves otherwise is found at once, and nothing is sent."""
-    data = bytearray(saved())
-    assert data[at] != value
-    data[at] = value
-    with pytest.raises(LocalError):
-        c._content(bytes(data))
-
-
-def test_without_compression_too() -> None:
-    data = saved()
-    content = bytes(c._content(data))
-    header = struct.pack("<HBBBBHQ", 0xA15E, 16, 4, 3, 0, 0, 16 + len(content))
-    assert bytes(c._content(header + content)) == content
+        pickle.dumps(made)

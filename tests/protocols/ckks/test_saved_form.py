@@ -6,20 +6,14 @@ import struct
 
 import numpy as np
 import pytest
-from ckks_world import SECRET, scratch
+from ckks_world import scratch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedbcs_protocols.ckks import parameter_set
-from fedbcs_protocols.ckks.cipher import (
-    POLYNOMIAL_BYTES,
-    SecretContext,
-    _content,
-    pack_words,
-    unpack_words,
-)
+from fedbcs_protocols.ckks import products
 from fedbcs_protocols.ckks.params import DEGREE, PRIME
-from fedbcs_protocols.errors import BadCiphertext, LocalError
+from fedbcs_protocols.ckks.products import _content
+from fedbcs_protocols.errors import LocalError
 
 RAW, RUN, COMPRESSED = 0, 1, 2
 FRAME = struct.pack("<IBQ", 0xFD2FB528, 0x20 | 3 << 6, 0)
@@ -90,30 +84,52 @@ def test_damage_of_any_kind(place: int, value: int, end: int) -> None:
         return
 
 
-# Words in both directions ------------------------------------------------------------------------
+# What SEAL saves indeed ---------------------------------------------------------------------------
 
 
-@given(st.integers(0, 2**32 - 1), st.integers(0, DEGREE - 1), st.integers(PRIME, 2**60 - 1))
-def test_one_form_for_each_polynomial(seed: int, place: int, word: int) -> None:
-    """CK-3.2, CK-3.3: all bytes of the right length are a polynomial's only form, or no residue."""
-    data = np.random.default_rng(seed).bytes(POLYNOMIAL_BYTES)
-    words = unpack_words(data, "x")
-    assert pack_words(words) == data
-    words[place] = word
-    with pytest.raises(BadCiphertext):
-        unpack_words(pack_words(words), "x")
-    words[place] = PRIME - 1
-    assert unpack_words(pack_words(words), "x").tolist() == words.tolist()
+def seals_own() -> bytes:
+    """Four polynomials as SEAL wrote them."""
+    ring = products._Ring(scratch())
+    words = np.random.default_rng(0).integers(0, PRIME, (4, DEGREE), dtype=np.uint64)
+    ring._loaded(words).save(scratch().path)
+    return scratch().read()
 
 
-def test_every_byte_counts() -> None:
-    """No two byte strings stand for one ciphertext, nor one for what another site sent."""
-    params = parameter_set(4, 16)
-    cipher = SecretContext(params, scratch(), SECRET, bytes(32), 1)
-    data = cipher.encrypt(np.zeros(DEGREE // 2, np.complex128))
-    seen = {cipher.sum_bytes(cipher.fresh(data, "x"))}
-    for place in (0, 1, 31, 63, 64, 71, 15423, 15424, 30783):
-        changed = bytearray(data)
-        changed[place] ^= 1
-        seen.add(cipher.sum_bytes(cipher.fresh(changed, "x")))
-    assert len(seen) == 10
+def test_words_are_stored_as_they_are() -> None:
+    data = seals_own()
+    content = bytes(_content(data))
+    words = np.random.default_rng(0).integers(0, PRIME, (4, DEGREE), dtype=np.uint64)
+    assert content.endswith(words.astype("<u8").tobytes())
+    assert len(data) - len(content) < 64
+
+
+def test_what_is_loaded_is_what_was_given() -> None:
+    """Word by word, without any arithmetic in between."""
+    ring = products._Ring(scratch())
+    words = np.random.default_rng(1).integers(0, PRIME, (4, DEGREE), dtype=np.uint64)
+    words[:, ::100] = PRIME - 1
+    assert np.array_equal(ring._words(ring._loaded(words), 4), words)
+
+
+@pytest.mark.parametrize(
+    ("at", "value"), [(0, 0), (2, 0), (5, 1), (5, 7), (8, 0), (16, 0), (20, 0x61)]
+)
+def test_another_form_of_the_same(at: int, value: int) -> None:
+    """A build of SEAL that saves otherwise is found at once, and nothing is sent."""
+    data = bytearray(seals_own())
+    assert data[at] != value
+    data[at] = value
+    with pytest.raises(LocalError):
+        _content(bytes(data))
+
+
+def test_without_compression_too() -> None:
+    content = bytes(_content(seals_own()))
+    assert bytes(_content(saved(content, mode=0))) == content
+
+
+def test_polynomials_with_a_pattern_are_refused() -> None:
+    """SEAL compresses them, and what is compressed is not read."""
+    ring = products._Ring(scratch())
+    with pytest.raises(LocalError, match="compressed"):
+        ring._words(ring._loaded(np.ones((4, DEGREE), np.uint64)), 4)

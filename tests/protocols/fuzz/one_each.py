@@ -97,7 +97,7 @@ ONE_EACH = (
     Target(
         "wire_open", decoders.wire_open, (PeerError,), (_sealed(b"body"), _sealed(b"")), slots=4
     ),
-    Target("binding", decoders.binding, (LocalError,), (decoders.BINDING.encode(),)),
+    Target("binding", decoders.binding, (LocalError,), (decoders.BINDING.encode(),), slots=6),
     Target("identity", decoders.identity, (LocalError,), (decoders.IDENTITY.public.raw,), slots=4),
     Target(
         "advertise_complete",

@@ -462,11 +462,12 @@ def _from_refuser(a: Away) -> object:
 def _search() -> None:
     """Nothing that crosses the network has a piece of it: stage, gift, uploads and sum."""
     import numpy as np
+    from ckks_cast import residues
+    from ckks_cast import secret as upload_secret
     from ckks_world import World
-    from hostile_group import STUDY
 
-    from fedbcs_protocols.ckks.cipher import _KEY_LABEL
-    from fedbcs_protocols.derive import study_key
+    from fedbcs_protocols.ckks.words import pack_words
+    from fedbcs_protocols.derive import purpose_key
 
     frames: list[bytes] = []
     cast = make_group(4)
@@ -478,12 +479,29 @@ def _search() -> None:
     assert key is not None
     world = World(count=9000, secret=replace(key, began=0))
     frames += [*world.uploads.values(), world.run()]
-    for half in (0, 1):
-        secrets.add(study_key(key.secret, _KEY_LABEL, STUDY, key.epoch, half))
+    small: list[bytes] = []
+    for name in world.names:
+        fields = key.epoch, name, world.salt(name)
+        secrets.add(purpose_key(key.secret, "ckks upload secret", world.binding, *fields))
+        upload = upload_secret(world, name)
+        assert set(upload.tolist()) == {-1, 0, 1}
+        # As bytes, as words, as residues, and two bits each.
+        small += [upload.astype(kind).tobytes() for kind in ("i1", "<i4", "<i8")]
+        small.append(residues(upload).astype("<u8").tobytes())
+        small.append(pack_words(residues(upload)))
+        crumbs = (upload + 1).astype(np.uint8).reshape(-1, 4)
+        small.append(
+            (crumbs << np.arange(0, 8, 2, dtype=np.uint8)).sum(1, dtype=np.uint8).tobytes()
+        )
     sent = b"\n".join(frames)
-    # The search finds what is there: a key's name, an upload's seed.
+    # The search finds what is there: a key's name, a salt, a ciphertext.
     assert key.key_id in sent
+    assert world.salt("site0") in sent
     assert world.chunks("site0")[0][:64] in sent
+    for form in small:
+        # Forty coefficients at least: a few in a row can be zeros, as other bytes are.
+        for at in range(0, len(form) - 320, 97):
+            assert form[at : at + 320] not in sent
     for secret in secrets:
         for at in range(25):
             assert secret[at : at + 8] not in sent

@@ -6,17 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 
-from ckks_cast import COUNT, Attack, read, restarted
+from ckks_cast import COUNT, Attack, constant, plus, read, restarted
 from ckks_world import World, binding
 
 from fedbcs_protocols.ckks import Outcome
-from fedbcs_protocols.ckks.cipher import SecretContext
-from fedbcs_protocols.errors import (
-    BadTag,
-    LocalError,
-    ProtocolError,
-    Refused,
-)
+from fedbcs_protocols.ckks.cipher import Decryptor
+from fedbcs_protocols.errors import LocalError, ProtocolError, Refused, SumOutOfRange
 from fedbcs_protocols.group import MAX_REFUSALS, GroupSecret, KeyRing, MemoryKeys
 
 SITE = "site0"
@@ -56,7 +51,7 @@ def refused(world: World) -> None:
     """One sum that the site decrypts and refuses."""
     try:
         ask(world, wrong(world))
-    except BadTag:
+    except SumOutOfRange:
         return
     raise AssertionError("a wrong sum was taken")
 
@@ -87,6 +82,16 @@ def attacks() -> Iterator[Attack]:
         "the same ciphertexts for another set",
         again(lambda w: ask(w, members=w.names[:3])),
     )
+    yield Attack(
+        "GK-6.1",
+        "the same ciphertexts under another salt",
+        again(lambda w: ask(w, salts={"site3": bytes(32)})),
+    )
+    yield Attack(
+        "GK-6.1",
+        "a sum less by a small polynomial, after the true one",
+        again(lambda w: ask(w, [plus(each, constant(-1)) for each in w.honest()])),
+    )
     yield Attack("GK-6.1", "the same attempt of another phase", again(other_phase))
     yield Attack("GK-6.1", "an earlier round's true sum, never read before", earlier_round)
     yield Attack(
@@ -110,6 +115,11 @@ def attacks() -> Iterator[Attack]:
 
         return attack
 
+    yield Attack(
+        "GK-6.2",
+        "the same ciphertexts under the true salts, after false ones were refused",
+        false_salts_first,
+    )
     yield Attack(
         "GK-3.6",
         "the key that was given up, dealt again",
@@ -154,6 +164,16 @@ def earlier_round() -> None:
     after = began(1, 0, before)
     first(lambda: ask(after))
     ask(before, old)
+
+
+def false_salts_first() -> None:
+    world = began()
+    try:
+        ask(world, salts={"site3": bytes(32)})
+    except SumOutOfRange:
+        ask(world)
+    else:
+        raise AssertionError("a sum under a false salt was taken")
 
 
 def signed_from_outside(world: World) -> None:
@@ -226,18 +246,18 @@ class Killed(BaseException):
 def killed(then: Callable[[World], list[bytes]]) -> Callable[[], object]:
     def attack() -> None:
         world = began()
-        true = SecretContext.decrypt
+        true = Decryptor.decrypt
 
-        def dying(self: SecretContext, ciphertext: object) -> object:
+        def dying(self: Decryptor, ciphertexts: object) -> object:
             raise Killed
 
-        SecretContext.decrypt = dying  # type: ignore[assignment]
+        Decryptor.decrypt = dying  # type: ignore[assignment]
         try:
             world.open(SITE, world.forged(world.honest()))
         except Killed:
             pass
         finally:
-            SecretContext.decrypt = true  # type: ignore[method-assign]
+            Decryptor.decrypt = true  # type: ignore[method-assign]
         restarted(world, SITE)
         world.open(SITE, world.forged(then(world)))
 

@@ -34,5 +34,5 @@ def _add_nothing() -> None:
 
 
 def attacks() -> Iterator[Attack]:
-    yield Attack("CK-3.3", "TenSEAL shows what is behind a vector that claims more", _read_beyond)
-    yield Attack("CK-3.3", "TenSEAL adds a vector without ciphertexts", _add_nothing)
+    yield Attack("CK-3.5", "TenSEAL shows what is behind a vector that claims more", _read_beyond)
+    yield Attack("CK-3.5", "TenSEAL adds a vector without ciphertexts", _add_nothing)

@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from ckks_cast import Attack, Scene, read, restarted
+from ckks_cast import Attack, Scene, read, restarted, willing
 from ckks_world import World, binding
 
-from fedbcs_protocols.ckks.messages import Agreement, Announced, aggregate_digest, encode_sum
-from fedbcs_protocols.errors import ProtocolError
+from fedbcs_protocols.ckks.messages import (
+    Agreement,
+    Announced,
+    aggregate_digest,
+    agree_frame,
+    encode_sum,
+    transcript,
+)
+from fedbcs_protocols.errors import Inconsistent, ProtocolError
 from fedbcs_protocols.group import MAX_REFUSALS
 from fedbcs_protocols.secagg.marks import MAX_ATTEMPTS
 from fedbcs_protocols.wire import Kind, decode
@@ -31,11 +38,15 @@ def _equivocation(scene: Scene) -> Iterator[Attack]:
     threshold = world.setting.terms.threshold
     assert threshold == 3
 
-    def asked(name: str, aggregate: list[bytes], members: tuple[str, ...]) -> bytes:
+    def asked(
+        name: str,
+        aggregate: list[bytes],
+        members: tuple[str, ...],
+        salts: dict[str, bytes] | None = None,
+    ) -> bytes:
         """The site's own signature, from a session of its own."""
-        session = world.session(name)
-        session.state = world.sessions[name].state
-        frame = session.agree(world.announcement(members, aggregate_digest(b"".join(aggregate))))
+        digest = aggregate_digest(b"".join(aggregate))
+        frame = willing(world, name).agree(world.announcement(members, digest, salts))
         return decode(frame, ANY).signature
 
     def told(aggregate: list[bytes], signed: dict[str, tuple[list[bytes], tuple[str, ...]]]) -> Act:
@@ -47,8 +58,8 @@ def _equivocation(scene: Scene) -> Iterator[Attack]:
                 world.names.index(name): asked(name, *shown) for name, shown in signed.items()
             }
             body = b"".join(aggregate)
-            members = frozenset(range(4)) if aggregate is one else frozenset(range(3))
-            announced = Announced(members, aggregate_digest(body))
+            members = world.names if aggregate is one else world.names[:3]
+            announced = Announced(world.salts(members), aggregate_digest(body))
             agreement = Agreement(world.key.key_id, announced, signatures)
             frame = world.signed(Kind.SUM, 1, encode_sum(agreement, body, world.setting))
             return read(world, "site0", frame)
@@ -75,6 +86,37 @@ def _equivocation(scene: Scene) -> Iterator[Attack]:
         "CK-4.4",
         "two were shown this, one another: three signatures",
         told(other, {"site0": three, "site1": three, "site2": both}),
+    )
+
+    def blind(salts: dict[str, bytes], signers: tuple[str, ...]) -> Act:
+        """Sites sign for salts of others that those have not sent; then they open the true sum."""
+
+        def run() -> object:
+            scene.begin()
+            signatures = {world.names.index(n): asked(n, one, world.names, salts) for n in signers}
+            body = b"".join(one)
+            announced = Announced(world.salts(world.names, salts), aggregate_digest(body))
+            agreement = Agreement(world.key.key_id, announced, signatures)
+            frame = world.signed(Kind.SUM, 1, encode_sum(agreement, body, world.setting))
+            return read(world, "site0", frame)
+
+        return run
+
+    last, own = world.names[3], world.salt("site0")
+    yield Attack(
+        "CK-6.3",
+        "three signed for a salt that the fourth did not send",
+        blind({last: bytes(32)}, world.names[:3]),
+    )
+    yield Attack(
+        "CK-4.3",
+        "the fourth is asked to sign for it too",
+        blind({last: bytes(32)}, world.names),
+    )
+    yield Attack(
+        "CK-6.3",
+        "three signed for the first one's salt in the fourth's place",
+        blind({last: own}, world.names[:3]),
     )
 
     def signatures(change: Callable[[dict[int, bytes]], dict[int, bytes]]) -> Act:
@@ -149,6 +191,31 @@ def _equivocation(scene: Scene) -> Iterator[Attack]:
         "CK-4.3", "an aggregate without this site", session(lambda w: w.announcement(w.names[1:]))
     )
     yield Attack("CK-4.3", "an aggregate of two", session(lambda w: w.announcement(w.names[:2])))
+    others = World(count=10, binding=binding(attempt=1))
+    for name, salts in {
+        "zeros": lambda w: {"site0": bytes(32)},
+        "another site's": lambda w: {"site0": w.salt("site1")},
+        "its own of another attempt": lambda w: {"site0": others.salt("site0")},
+        "each other's": lambda w: {"site0": w.salt("site1"), "site1": w.salt("site0")},
+    }.items():
+        yield Attack(
+            "CK-4.3",
+            f"an aggregate in which this site's salt is {name}",
+            session(lambda w, s=salts: w.announcement(w.names, salts=s(w))),  # type: ignore[misc]
+        )
+
+    def false_then_true() -> None:
+        fresh = World(count=10)
+        fresh.uploads  # noqa: B018
+        false = fresh.announcement(fresh.names, salts={"site0": bytes(32)})
+        try:
+            fresh.sessions["site0"].agree(false)
+        except Inconsistent:
+            fresh.sessions["site0"].agree(all_of(fresh))
+        else:
+            raise AssertionError("it signed for a salt that is not its own")
+
+    yield Attack("CK-4.3", "a true aggregate to sign, after one with a false salt", false_then_true)
     yield Attack(
         "CK-4.3",
         "before it sent anything",
@@ -170,9 +237,7 @@ def _moved(scene: Scene, changes: dict[str, object]) -> object:
     try:
         signed = world.setting
         aggregate = b"".join(scene.honest)
-        announced = Announced(frozenset(range(4)), aggregate_digest(aggregate))
-        from fedbcs_protocols.ckks.messages import agree_frame, transcript
-
+        announced = Announced(world.salts(world.names), aggregate_digest(aggregate))
         digest = transcript(signed, announced)
         signatures = {
             place: world.identities[name].sign(agree_frame(signed, name, digest).signed_message())

@@ -1,30 +1,39 @@
-"""How much the sites' yes and no can say about the key: how many answers, and from what (CK-6)."""
+"""How much the sites' yes and no can say: how many answers, and about what (CK-6).
+
+``test_budget.py`` shows what one answer says, and what all of them say about the next attempt.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 from ckks_cast import (
     COUNT,
     Aggregate,
     Scene,
-    combined,
     constant,
     counted,
     drawn,
     message,
+    noise_of,
     plus,
     read,
     restarted,
-    whole,
+    words,
 )
 from ckks_world import World, binding
 
-from fedbcs_protocols.ckks.cipher import SecretContext
+from fedbcs_protocols.ckks.cipher import Decryptor
+from fedbcs_protocols.ckks.packing import Polynomials
+from fedbcs_protocols.ckks.params import NOISE_BOUND, PRIME
+from fedbcs_protocols.ckks.products import Products
 from fedbcs_protocols.ckks.tagging import Gathered
-from fedbcs_protocols.errors import PeerError, Refused
+from fedbcs_protocols.ckks.words import pack_words
+from fedbcs_protocols.errors import BadCiphertext, PeerError, Refused
 from fedbcs_protocols.group import MAX_REFUSALS, GroupSecret, MemoryKeys
+from fedbcs_protocols.ring import Words
 from fedbcs_protocols.secagg.marks import MAX_ATTEMPTS
 
 SITES = 4
@@ -32,50 +41,84 @@ SITES = 4
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    monkeypatch.setattr(SecretContext, "decrypt", SecretContext.decrypt)
+    monkeypatch.setattr(Decryptor, "decrypt", Decryptor.decrypt)
     return counted()
 
 
 @pytest.fixture(scope="module")
-def four_chunks() -> Scene:
-    return Scene(World(count=30000))
+def nine_chunks() -> Scene:
+    """Three batches, the last of one chunk."""
+    scene = Scene(World(count=9 * 8000))
+    assert len(scene.honest) == scene.world.setting.chunks == 9
+    return scene
 
 
 WRONG = {
-    "a tag": lambda scene, c: plus(
-        scene.honest[c], message(scene.world.context, {9: 1}), constant(0)
-    ),
-    "a digit": lambda scene, c: combined((-1, scene.honest[c])),
-    "everything": lambda scene, c: whole(drawn(2 * c), drawn(2 * c + 1)),
-    "one site alone": lambda scene, c: scene.world.added(scene.world.chunks("site0"))[c],
+    "a tag": lambda scene, c: plus(scene.honest[c], message(scene.world.setting.params, {9: 1})),
+    "noise": lambda scene, c: plus(scene.honest[c], words(100)),
+    "a digit": lambda scene, c: plus(scene.honest[c], words(PRIME - (1 << 58), 5)),
+    "everything": lambda scene, c: pack_words(drawn(c)),
+    "one site alone": lambda scene, c: scene.world.chunks("site0")[c],
 }
 
 
 @pytest.mark.parametrize("kind", WRONG)
-@pytest.mark.parametrize("chunks", [(), (0,), (1,), (3,), (0, 2), (0, 1, 2, 3)])
+@pytest.mark.parametrize("chunks", [(), (0,), (3,), (4,), (8,), (0, 5), (1, 2), tuple(range(9))])
 def test_as_many_are_decrypted_wherever_the_wrong_ones_are(
-    four_chunks: Scene,
+    nine_chunks: Scene,
     kind: str,
     chunks: tuple[int, ...],
     calls: list[int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """CK-5.7: and as many go into the check of the tags, so that it takes as long."""
-    kept: list[int] = []
-    put = Gathered.put
-    monkeypatch.setattr(
-        Gathered, "put", lambda self, index, values: (kept.append(index), put(self, index, values))
-    )
-    aggregate = list(four_chunks.honest)
+    kept: list[tuple[int, int]] = []
+    multiplied: list[int] = []
+    put, of = Gathered.put, Products.of
+
+    def putting(self: Gathered, index: int, values: Words) -> None:
+        kept.append((index, len(values)))
+        put(self, index, values)
+
+    def multiplying(self: Products, polynomials: Polynomials) -> Polynomials:
+        multiplied.append(len(polynomials))
+        return of(self, polynomials)
+
+    monkeypatch.setattr(Gathered, "put", putting)
+    monkeypatch.setattr(Products, "of", multiplying)
+    aggregate = list(nine_chunks.honest)
     for chunk in chunks:
-        aggregate[chunk] = WRONG[kind](four_chunks, chunk)
+        aggregate[chunk] = WRONG[kind](nine_chunks, chunk)
     if chunks:
         with pytest.raises(PeerError):
-            four_chunks.tell(aggregate)
+            nine_chunks.tell(aggregate)
     else:
-        four_chunks.tell(aggregate)
-    assert len(calls) == 4
-    assert kept == [0, 1, 2, 3]
+        nine_chunks.tell(aggregate)
+    assert len(calls) == 9
+    assert kept == [(0, 4), (4, 4), (8, 1)]
+    # SEAL is given whole batches, also at the end.
+    assert multiplied == [4, 4, 4]
+
+
+@pytest.mark.parametrize("at", [0, 5, 8])
+def test_what_is_no_ciphertext_leaves_out_its_batch(
+    nine_chunks: Scene, at: int, calls: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CK-3.7: whoever wrote a number that is no residue knows where it is."""
+    kept: list[int] = []
+    put = Gathered.put
+
+    def putting(self: Gathered, index: int, values: Words) -> None:
+        kept.append(len(values))
+        put(self, index, values)
+
+    monkeypatch.setattr(Gathered, "put", putting)
+    aggregate = list(nine_chunks.honest)
+    aggregate[at] = pack_words(words(PRIME, 7))
+    with pytest.raises(BadCiphertext):
+        nine_chunks.tell(aggregate)
+    assert len(calls) == 9 - (4 if at < 8 else 1)
+    assert kept == [4, 4, 1]
 
 
 # How many answers ---------------------------------------------------------------------------------
@@ -122,9 +165,9 @@ class Combiner:
             return None
         world.__dict__["uploads"] = came
         aggregate: Aggregate = world.honest(tuple(came))
-        # Smaller than half a step in every component, or larger in some (CK-6.1).
-        e = constant(1 << 20 if wrong else 0)
-        return world, world.forged([plus(aggregate[0], constant(0), e)], tuple(came))
+        # Within the noise that a sum may have, or a digit more (CK-6.1).
+        e = constant(1 << 20 if wrong else 3)
+        return world, world.forged([plus(aggregate[0], e)], tuple(came))
 
     def ask(self, question: tuple[World, bytes], name: str) -> str:
         world, frame = question
@@ -218,17 +261,23 @@ def test_all_sites_give_the_same_answer_about_one_aggregate() -> None:
         assert answers == {expected}
 
 
-def test_a_crafted_part_says_which_side_of_half_a_step_it_fell() -> None:
-    """CK-6.1: the one bit, and that it is about the key: (0, e) is taken while e·s is small."""
+def test_the_bounds_are_those_of_the_noise_that_was_there() -> None:
+    """CK-6.1: what is added is taken while it and the noise stay within 21·k: 84 for four sites.
+
+    So it is a bit about that noise, which the combiner does not know and the key would tell it.
+    """
     scene = Scene(World(count=COUNT))
-    taken = []
-    for power in range(12):
-        crafted = plus(scene.honest[1], constant(0), constant(1 << power))
-        try:
-            scene.tell([scene.honest[0], crafted])
-        except PeerError:
-            continue
-        taken.append(power)
-    # A component of the key is about √(N/3) = 37, half a step 4766, and noise has 300 of it.
-    assert taken == list(range(len(taken)))
-    assert 2 <= len(taken) <= 3
+    bound = NOISE_BOUND * scene.world.sites
+    noise = noise_of(scene.world, scene.honest)[1]
+    rng = np.random.default_rng(3)
+    for at in rng.choice(noise.size, 8, replace=False):
+        taken = []
+        border = range(bound - 25, bound + 26)
+        for value in border:
+            told = [scene.honest[0], plus(scene.honest[1], words(value, at))]
+            try:
+                scene.tell(told)
+            except PeerError:
+                continue
+            taken.append(value)
+        assert taken == [value for value in border if value + noise[at] <= bound]

@@ -14,9 +14,17 @@ from federation_fixtures import ANYTHING, Cast, fake_training, make_study
 from federation_world import GROUPED, World, away, world
 
 from fedbcs_protocols.ckks import CkksCombiner
-from fedbcs_protocols.ckks.cipher import Context, pack_words, unpack_words
+from fedbcs_protocols.ckks.cipher import Encryptor
 from fedbcs_protocols.ckks.messages import Encrypted
-from fedbcs_protocols.errors import Inconsistent, PeerError, Refused, UnexpectedFrame
+from fedbcs_protocols.ckks.params import DEGREE, NOISE_BOUND, PRIME, ParameterSet
+from fedbcs_protocols.errors import (
+    BadNoise,
+    Inconsistent,
+    PeerError,
+    Refused,
+    SumOutOfRange,
+    UnexpectedFrame,
+)
 from fedbcs_protocols.group import MAX_REFUSALS, Status
 from fedbcs_protocols.secagg import Guard
 from fedbcs_protocols.secagg.marks import MAX_ATTEMPTS
@@ -62,9 +70,27 @@ def test_the_combiner_knows_a_state_by_its_name_only() -> None:
         assert w.behind() == ""
 
 
-def test_neither_a_state_nor_a_vector_nor_a_key_is_in_any_frame() -> None:
+class Secrets:
+    """What is known of each upload while it is made: its secret, and the key of its noise."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.secrets: list[np.ndarray] = []
+        self.noise_keys: list[bytes] = []
+        true = Encryptor.__init__
+
+        def begun(cipher: Encryptor, params, binding, secret, noise_key, scratch) -> None:  # type: ignore[no-untyped-def]
+            self.secrets.append(secret)
+            self.noise_keys.append(noise_key)
+            true(cipher, params, binding, secret, noise_key, scratch)
+
+        monkeypatch.setattr(Encryptor, "__init__", begun)
+
+
+def test_neither_a_state_nor_a_vector_nor_a_key_is_in_any_frame(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Over three rounds, in one of which a site lost its disk and was given a state (RO-6)."""
-    w = encrypted()
+    w, made = encrypted(), Secrets(monkeypatch)
     states = [w.beginning]
     w.round()
     w.wipe("C")
@@ -85,12 +111,24 @@ def test_neither_a_state_nor_a_vector_nor_a_key_is_in_any_frame() -> None:
         for name in "ABCD":
             update = form_update(fake_training(name, state), state, w.parties.plan, name)
             codes = encode(update, state, w.parties.plan, w.study, name).codes
-            for words in (codes.astype("<u4"), codes.astype("<u2"), codes.astype("<f8")):
+            # In memory, packed, and as coefficients of a plaintext (CK-2.1).
+            scaled = codes.astype("<u8") * np.uint64(256)
+            for words in (codes.astype("<u4"), codes.astype("<u2"), scaled):
                 plain = words.tobytes()
                 assert not [at for at in range(0, len(plain), 16) if plain[at : at + 16] in seen]
     secrets = {s.secret for name in "ABCD" for s in w.ring(name).secrets}
     assert len(secrets) == 3
     assert not [secret for secret in secrets if secret in seen]
+    # One of each for each upload (CK-3.3, CK-3.4); C has none while it is given a state.
+    assert len(made.noise_keys) == len(set(made.noise_keys)) == 11
+    assert not [key for key in made.noise_keys if key in seen]
+    assert len({secret.tobytes() for secret in made.secrets}) == 11
+    for secret in made.secrets:
+        residues = np.where(secret < 0, secret + PRIME, secret).astype("<u8")
+        for array, width in ((secret.astype(np.int8), 32), (residues, 64)):
+            plain = array.tobytes()
+            pieces = [plain[at : at + width] for at in range(0, len(plain), width)]
+            assert not [piece for piece in pieces if any(piece) and piece in seen]
 
 
 def test_what_a_site_sends_says_nothing_else() -> None:
@@ -115,32 +153,33 @@ def test_what_a_site_sends_says_nothing_else() -> None:
 # Forged aggregates -------------------------------------------------------------------------------
 
 
-Add = Callable[[CkksCombiner, Encrypted, Frame], None]
+Add = Callable[[CkksCombiner, Encrypted, str], None]
 _add: Add = CkksCombiner._add
+_announce = CkksCombiner._announce
 
 
-def without_one(self: CkksCombiner, message: Encrypted, frame: Frame) -> None:
+def without_one(self: CkksCombiner, message: Encrypted, sender: str) -> None:
     """B is a member, but nothing of it is in the sum."""
-    if frame.sender != "B":
-        _add(self, message, frame)
+    if sender != "B":
+        _add(self, message, sender)
 
 
-def one_twice(self: CkksCombiner, message: Encrypted, frame: Frame) -> None:
+def one_twice(self: CkksCombiner, message: Encrypted, sender: str) -> None:
     """Of B there is twice as much, of C nothing."""
-    for _ in range({"B": 2, "C": 0}.get(frame.sender, 1)):
-        _add(self, message, frame)
+    for _ in range({"B": 2, "C": 0}.get(sender, 1)):
+        _add(self, message, sender)
 
 
-def one_alone(self: CkksCombiner, message: Encrypted, frame: Frame) -> None:
+def one_alone(self: CkksCombiner, message: Encrypted, sender: str) -> None:
     """What a sum of four would show if it were A's ciphertext."""
-    if frame.sender == "A":
-        _add(self, message, frame)
+    if sender == "A":
+        _add(self, message, sender)
 
 
-def one_four_times(self: CkksCombiner, message: Encrypted, frame: Frame) -> None:
-    """As many as there are members, so that noise and digits are in their range."""
-    for _ in range(4 * (frame.sender == "A")):
-        _add(self, message, frame)
+def one_four_times(self: CkksCombiner, message: Encrypted, sender: str) -> None:
+    """As many as there are members, so that noise and digits would be in their range."""
+    for _ in range(4 * (sender == "A")):
+        _add(self, message, sender)
 
 
 FORGERIES = [without_one, one_twice, one_alone, one_four_times]
@@ -163,6 +202,8 @@ def test_no_site_takes_an_aggregate_of_other_ciphertexts(
     assert [name for name, _ in refused] == [*"ABCD"]
     assert all(isinstance(error, PeerError) for _, error in refused)
     assert not any(isinstance(error, Refused) for _, error in refused)
+    # CK-3.5: they open to nothing like a sum, to no site.
+    assert {type(error) for _, error in refused} <= {SumOutOfRange, BadNoise}
     for name in "ABCD":
         ring = w.ring(name)
         assert w.at(name) is before[name]
@@ -178,13 +219,73 @@ def test_no_site_takes_an_aggregate_of_other_ciphertexts(
     assert [(f.binding.round, f.binding.attempt) for f in uploads] == [(0, 0), (1, 0), (1, 1)]
 
 
-@pytest.mark.parametrize("change", [1 << 40, 1 << 50])
-def test_numbers_added_by_the_combiner_are_noticed(
-    change: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """CK-6.1: a plain value on top of the true sum."""
+def test_an_upload_of_another_attempt_is_in_no_sum(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CK-3.3, CK-6.3: B's values of the last attempt, where it sent the same ones again."""
     w = encrypted()
-    monkeypatch.setattr(Context, "sum_bytes", adding(change))
+    kept: list[bytes] = []
+
+    def keeping(self: CkksCombiner, message: Encrypted, sender: str) -> None:
+        if sender == "B":
+            kept.append(bytes(message.body))
+            message = replace(message, body=kept[0])
+        _add(self, message, sender)
+
+    monkeypatch.setattr(CkksCombiner, "_add", keeping)
+    with pytest.raises(RoundError, match="came to no sum"):
+        w.round(away("CD", Kind.AGGREGATE))
+    assert len(kept) > 1
+    w.lines.errors.clear()
+    with pytest.raises(RoundError, match="every site declined the sum"):
+        w.round()
+    assert {type(error) for _, error in w.lines.errors} <= {SumOutOfRange, BadNoise}
+    assert [name for name, _ in w.lines.errors] == [*"ABCD"]
+    assert {w.at(name) for name in "ABCD"} == {w.beginning}
+
+
+def test_another_salt_is_not_signed_for_by_its_site_and_opens_nothing_to_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """CK-4.3: B leaves. Three sign, as they must; what they then decrypt is no sum (CK-6.3)."""
+    w = encrypted()
+
+    def announced(self: CkksCombiner, salts: Mapping[int, bytes]) -> None:
+        _announce(self, {**salts, 1: salts[0]})
+
+    monkeypatch.setattr(CkksCombiner, "_announce", announced)
+    with pytest.raises(RoundError, match="every site declined the sum"):
+        w.round()
+    (first, *others) = w.lines.errors
+    assert (first[0], type(first[1])) == ("B", Inconsistent)
+    assert [name for name, _ in others] == [*"ABCD"]
+    assert {type(error) for _, error in others} <= {SumOutOfRange, BadNoise}
+    assert {w.at(name) for name in "ABCD"} == {w.beginning}
+    monkeypatch.undo()
+    assert w.round().survivors == tuple("ABCD")
+    assert (w.state.digest, w.behind()) == (undisturbed(), "")
+
+
+PARAMS = ParameterSet(4, 16, 2)
+"""What :func:`encrypted` sends."""
+STEP = PARAMS.scale
+CHANGES = {
+    "one more in a digit": STEP,
+    "one less": PRIME - STEP,
+    "one more in the digit above": STEP << PARAMS.digit_bits,
+    "no digits of any sum": STEP << 2 * PARAMS.digit_bits,
+    # The noise is then too large, unless it was below -36, with a chance of 2e-8.
+    "less than half a step": 4 * NOISE_BOUND + 36,
+}
+
+
+@pytest.mark.parametrize("at", [0, 100, DEGREE - 1])
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_numbers_added_by_the_combiner_are_noticed(
+    change: int, at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CK-6.1: a plain value on top of the true sum, in a field, a value or a limb of a tag."""
+    w = encrypted()
+    assert w.parties.encrypted(w.state, 0, bytes(32)).params == PARAMS
+    monkeypatch.setattr(CkksCombiner, "_announce", adding(change, at))
     with pytest.raises(RoundError, match="every site declined the sum"):
         w.round()
     assert {w.at(name) for name in "ABCD"} == {w.beginning}
@@ -192,23 +293,21 @@ def test_numbers_added_by_the_combiner_are_noticed(
 
 
 def test_what_is_rounded_off_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """CK-6.2: so small an addition is no other sum, and says next to nothing."""
+    """CK-6.1: so small an addition is no other sum, and says next to nothing."""
     w, expected = encrypted(), undisturbed()
-    monkeypatch.setattr(Context, "sum_bytes", adding(1))
+    monkeypatch.setattr(CkksCombiner, "_announce", adding(1, 0))
     assert w.round().state.digest == expected
 
 
-def adding(change: int) -> Callable[[Context, object], bytes]:
-    """The words of a ciphertext, to whose first polynomial's constant this was added."""
-    true, prime = Context.sum_bytes, np.uint64(2**60 - 2**14 + 1)
+def adding(change: int, at: int) -> Callable[[CkksCombiner, Mapping[int, bytes]], None]:
+    """This much more in a coefficient of the first ciphertext of an aggregate."""
 
-    def added(self: Context, ciphertext: object) -> bytes:
-        data = true(self, ciphertext)  # type: ignore[arg-type]
-        half = len(data) // 2
-        words = unpack_words(data[:half], "server")
-        return pack_words((words + np.uint64(change)) % prime) + data[half:]
+    def announced(self: CkksCombiner, salts: Mapping[int, bytes]) -> None:
+        assert self._total is not None
+        self._total[0, at] = (int(self._total[0, at]) + change) % PRIME
+        _announce(self, salts)
 
-    return added
+    return announced
 
 
 def test_another_aggregate_than_was_agreed_on_is_not_decrypted() -> None:
@@ -452,6 +551,9 @@ def test_attempts_rise_from_process_to_process(rekey_every: int) -> None:
     attempts = {name: [f.binding.attempt for f in sent[name]] for name in "ABCD"}
     for numbers in attempts.values():
         assert numbers == sorted(set(numbers))
+    # CK-3.3: nor under the same secret, whatever the attempt is called.
+    salts = [bytes(f.body[64:96]) for frames in sent.values() for f in frames]
+    assert len(set(salts)) == len(salts)
     # What A alone has used up beyond the next, it is not followed into: B's turn comes.
     assert sum(map(len, attempts.values())) == MAX_ATTEMPTS
     assert attempts["A"][-1] <= attempts["B"][-1] + 1 < MAX_ATTEMPTS
