@@ -15,6 +15,8 @@ STAMP := $(VENV)/.installed
 BENCH_VENV ?= .venv-bench
 FUZZ_VENV ?= .venv-fuzz
 FUZZ_SECONDS ?= 600
+# Processes for the tests; auto: one a core.
+WORKERS ?= auto
 
 .PHONY: install demo test lint bench fuzz clean
 
@@ -32,7 +34,7 @@ demo: install
 	$(BIN)/fedbcs-secure demo
 
 test: install
-	$(BIN)/python -m pytest -q $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) $(ARGS)
 
 lint: install
 	$(BIN)/ruff check .

@@ -46,7 +46,9 @@ def execute(
     """
     console = Console(stderr=as_json or not sys.stdout.isatty(), quiet=quiet, highlight=False)
     with console.status("loading PyTorch …"):
+        from fedbcs_protocols.ckks import check_build
         from fedbcs_secure.federation.runfolder import RunFolder
+        from fedbcs_secure.federation.scratch import ScratchFile
         from fedbcs_secure.federation.simulation import (
             Simulation,
             check_dataset,
@@ -71,6 +73,9 @@ def execute(
         out = Path(settings.out) if settings.out else default_out(study)
         study = with_roster(study, dataset)
         drops_of(study, settings)
+        if study.federated and study.protection == "ckks":
+            # Before there is a run folder: not every system can encrypt.
+            check_build(ScratchFile())
         settings = settings.model_copy(
             update={
                 "data": _absolute(settings.data),

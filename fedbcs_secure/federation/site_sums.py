@@ -224,7 +224,7 @@ class SecaggSum:
 
 
 class CkksSum:
-    """Ciphertexts under the group's key (CK)."""
+    """Ciphertexts under secrets that come from the group's (CK)."""
 
     def __init__(
         self, name: str, identity: Identity, parties: Parties, guard: Guard, keys: SiteKeys

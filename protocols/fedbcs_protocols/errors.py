@@ -102,8 +102,8 @@ class BadMembers(PeerError):
 
 
 class BadNoise(PeerError):
-    """A decrypted sum is not as far from whole numbers as a sum of honest ciphertexts is."""
+    """The noise in a decrypted sum is not that of as many honest ciphertexts."""
 
 
 class BadCiphertext(PeerError):
-    """Bytes that are no ciphertext of this parameter set."""
+    """Bytes that are no polynomial of residues."""

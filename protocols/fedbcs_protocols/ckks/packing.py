@@ -23,7 +23,8 @@ def pack(values: Words, params: ParameterSet) -> Polynomials:
 
     Coefficient i holds Δ·Σ_d v_(d·N + i)·B^d (CK-2.1).
     """
-    if not len(values) or values.shape[1:] != (params.capacity,) or int(values.max()) >> params.bits:
+    fits = values.size > 0 and values.shape[1:] == (params.capacity,)
+    if not fits or int(values.max()) >> params.bits:
         raise LocalError(f"a chunk is {params.capacity} values of {params.bits} bits")
     digits = values.reshape(len(values), params.fields, DEGREE)
     out = digits[:, -1].astype(np.uint64)

@@ -1,7 +1,8 @@
 """The key that the sites of a group share and the combiner does not have (specs/group.md).
 
-Sites verify sums with it (``tags``) and encrypt under it (``ckks``). One of them makes it and
-deals it to the others, encrypted to each, past the combiner; it serves a few rounds.
+Sites verify sums with it (``tags``) and derive from it what they encrypt under (``ckks``). One of
+them makes it and deals it to the others, encrypted to each, past the combiner; it serves a few
+rounds.
 """
 
 from fedbcs_protocols.group.combiner import Admission, KeyStage

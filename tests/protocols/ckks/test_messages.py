@@ -8,7 +8,6 @@ from ckks_world import ANY, World
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedbcs_protocols.ckks.cipher import SUM_BYTES
 from fedbcs_protocols.ckks.messages import (
     Agreement,
     Announced,
@@ -19,12 +18,14 @@ from fedbcs_protocols.ckks.messages import (
     sum_limit,
     transcript,
 )
+from fedbcs_protocols.ckks.words import POLYNOMIAL_BYTES
 from fedbcs_protocols.errors import BadSiteList, Inconsistent, MalformedFrame
 from fedbcs_protocols.wire import decode
 
 WORLD = World(count=9000)
 SETTING = WORLD.setting
 sets = st.frozensets(st.integers(0, 3), min_size=1)
+salts = st.dictionaries(st.integers(0, 3), st.binary(min_size=32, max_size=32), min_size=1)
 digests = st.binary(min_size=32, max_size=32)
 
 
@@ -43,47 +44,55 @@ def read(body: bytes) -> Encrypted:
 
 
 def test_an_upload() -> None:
-    """CK-3.6"""
+    """CK-3.8"""
     body = upload()
-    assert len(body) == Encrypted.length(SETTING) == 68 + 2 * 30784
-    assert body[:68] == SETTING.key_id + SETTING.params.digest + (2).to_bytes(4, "big")
-    pieces = [bytes(piece) for piece in read(body).ciphertexts()]
-    assert b"".join((body[:68], *pieces)) == body
+    assert len(body) == Encrypted.length(SETTING) == 100 + 2 * 30720
+    assert body[:64] == SETTING.key_id + SETTING.params.digest
+    assert body[96:100] == (2).to_bytes(4, "big")
+    found = read(body)
+    assert found.salt == body[64:96] != bytes(32)
+    pieces = [bytes(piece) for piece in found.ciphertexts()]
+    assert b"".join((body[:100], *pieces)) == body
     assert len(pieces) == 2
 
 
 def test_an_upload_of_another_length() -> None:
     body = upload()
-    for wrong in (b"", body[:67], body[:68], body[:-1], body + b"\0", body + body[68:]):
+    for wrong in (b"", body[:99], body[:100], body[:-1], body + b"\0", body + body[100:]):
         malformed(lambda wrong=wrong: read(wrong))
 
 
-@pytest.mark.parametrize(("at", "what"), [(0, "key"), (31, "key"), (32, "param"), (67, "param")])
+@pytest.mark.parametrize(("at", "what"), [(0, "key"), (31, "key"), (32, "param"), (99, "param")])
 def test_an_upload_under_something_else(at: int, what: str) -> None:
-    """CK-3.7"""
+    """CK-3.9"""
     body = bytearray(upload())
     body[at] ^= 1
     with pytest.raises(Inconsistent, match=what):
         read(bytes(body))
 
 
-@given(sets, digests)
-def test_an_announcement(members: frozenset[int], digest: bytes) -> None:
-    body = Announced(members, digest).encode(4)
-    assert len(body) == Announced.length(4) == 33
-    assert Announced.decode(body, sender="mallory", sites=4) == Announced(members, digest)
-    for wrong in (body[:-1], body + b"\0", b""):
+@given(salts, digests)
+def test_an_announcement(salts: dict[int, bytes], digest: bytes) -> None:
+    """CK-4.3"""
+    announced = Announced(salts, digest)
+    body = announced.encode(4)
+    assert announced.members == frozenset(salts)
+    assert len(body) == 33 + 32 * len(salts) <= Announced.limit(4) == 33 + 4 * 32
+    assert body[1:33] == digest
+    assert body[33:] == b"".join(salt for _, salt in sorted(salts.items()))
+    assert Announced.decode(body, sender="mallory", sites=4) == announced
+    for wrong in (body[:-1], body + b"\0", b"", body[:-32], body + bytes(32)):
         malformed(lambda wrong=wrong: Announced.decode(wrong, sender="mallory", sites=4))
     malformed(lambda: Announced.decode(b"\x10" + body[1:], sender="mallory", sites=4))
 
 
-@given(sets, sets, digests, digests, st.data())
+@given(salts, sets, digests, digests, st.data())
 def test_an_agreement(
-    members: frozenset[int], signers: frozenset[int], key: bytes, digest: bytes, data: st.DataObject
+    salts: dict[int, bytes], signers: frozenset[int], key: bytes, digest: bytes, data: st.DataObject
 ) -> None:
     signature = st.binary(min_size=64, max_size=64)
     signatures = {place: data.draw(signature) for place in sorted(signers)}
-    agreement = Agreement(key, Announced(members, digest), signatures)
+    agreement = Agreement(key, Announced(salts, digest), signatures)
     body = agreement.encode(4)
     assert len(body) <= Agreement.limit(4)
     tail = b"what follows"
@@ -93,7 +102,7 @@ def test_an_agreement(
 
 
 def agreed(names: tuple[str, ...], signers: tuple[str, ...] | None = None) -> Agreement:
-    frame = decode(WORLD.forged([bytes(SUM_BYTES)] * 2, names, signers), ANY)
+    frame = decode(WORLD.forged([bytes(POLYNOMIAL_BYTES)] * 2, names, signers), ANY)
     return decode_sum(frame.body, sender="x", setting=SETTING)[0]
 
 
@@ -115,8 +124,9 @@ def test_who_must_have_signed() -> None:
 
 
 def test_what_a_signature_is_over() -> None:
-    """CK-4.3: key, parameters, length, members, digest and all of the binding."""
-    announced = Announced(frozenset(range(4)), bytes(32))
+    """CK-4.3: key, parameters, length, members, salts, digest and all of the binding."""
+    salts = {place: bytes([place]) * 32 for place in range(4)}
+    announced = Announced(salts, bytes(32))
     binding = SETTING.binding
     others = [
         replace(SETTING, key_id=b"k" * 32),
@@ -130,15 +140,17 @@ def test_what_a_signature_is_over() -> None:
         ),
     ]  # fmt: skip
     found = {transcript(each, announced) for each in (SETTING, *others)}
-    found.add(transcript(SETTING, replace(announced, members=frozenset(range(3)))))
+    fewer = {place: salts[place] for place in range(3)}
+    found.add(transcript(SETTING, replace(announced, salts=fewer)))
+    found.add(transcript(SETTING, replace(announced, salts=salts | {3: bytes(32)})))
     found.add(transcript(SETTING, replace(announced, digest=b"d" * 32)))
-    assert len(found) == len(others) + 3
+    assert len(found) == len(others) + 4
 
 
 def test_a_sum() -> None:
     """CK-4.5"""
     agreement = agreed(WORLD.names)
-    ciphertexts = bytes(range(256)) * (2 * SUM_BYTES // 256)
+    ciphertexts = bytes(range(256)) * (2 * POLYNOMIAL_BYTES // 256)
     body = encode_sum(agreement, ciphertexts, SETTING)
     assert len(body) == sum_limit(SETTING)
     got, view = decode_sum(body, sender="mallory", setting=SETTING)
