@@ -10,15 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ckks_world import ANY, SECRET, World, scratch
-from tenseal import sealapi
 
 import fedbcs_protocols.ckks as public
 from fedbcs_protocols import ckks
-from fedbcs_protocols.ckks import CkksCombiner, CkksSession, Outcome, open_sum
-from fedbcs_protocols.ckks.cipher import Context, SecretContext, pack_words
-from fedbcs_protocols.ckks.params import DEGREE
-from fedbcs_protocols.ckks.site import context_of
-from fedbcs_protocols.derive import study_key
+from fedbcs_protocols.ckks import CkksSession, Outcome, open_sum
+from fedbcs_protocols.ckks.cipher import Decryptor, Encryptor
+from fedbcs_protocols.ckks.messages import ciphertexts_of, decode_sum
+from fedbcs_protocols.ckks.params import PRIME
+from fedbcs_protocols.ckks.products import Products
+from fedbcs_protocols.ckks.samples import upload_secret
+from fedbcs_protocols.ckks.words import unpack_words
+from fedbcs_protocols.derive import purpose_key
 from fedbcs_protocols.errors import ProtocolError
 from fedbcs_protocols.identity import SIGNATURE_BYTES
 from fedbcs_protocols.ring import Buffer
@@ -59,11 +61,6 @@ class Watching(World):
         session._scratch = self.scratch()
         return session
 
-    def combiner(self) -> CkksCombiner:
-        combiner = super().combiner()
-        combiner._context = Context(self.setting.params, self.scratch())
-        return combiner
-
     def open(self, name: str, frame: bytes, seen: object = None) -> Outcome:
         return open_sum(frame, self.setting, seen={}, keys=self.keys(name), scratch=self.scratch())
 
@@ -81,36 +78,59 @@ def pieces(secret: bytes) -> Iterator[bytes]:
 
 
 def secrets_of(world: World) -> list[bytes]:
-    """The group's secret, the seed of the key and the key's own words, in both forms."""
-    study = world.binding.study_digest
-    halves = [study_key(SECRET, "ckks secret key", study, 1, half) for half in (0, 1)]
-    context = context_of(world.setting, world.key, scratch())
-    words = np.array(key_words(context), "<u8").tobytes()
-    return [SECRET, *halves, words[:64], words[-64:], words[8192:8256]]
+    """The group's secret, the keys of uploads' secrets, and these in every form: small numbers of
+
+    one byte to eight, and residues.
+    """
+    found = [SECRET]
+    for name in world.names:
+        salt, bound = world.salt(name), world.setting.binding
+        found.append(purpose_key(SECRET, "ckks upload secret", bound, 1, name, salt))
+        small = upload_secret(SECRET, 1, bound, name, salt)
+        residues = np.where(small < 0, small + PRIME, small)
+        forms = [small.astype("<i1"), small.astype("<i4"), small.astype("<i8"), residues]
+        found += [form[at : at + 64].tobytes() for form in forms for at in (0, 2048, 4032)]
+    return found
 
 
-def key_words(context: SecretContext) -> list[int]:
-    """CK-6.1: a decryption of (0, 1) is the secret key itself."""
-    one, plain = np.ones(DEGREE, np.uint64), sealapi.Plaintext()
-    crafted = Context(context.params, context.scratch).both(
-        pack_words(0 * one) + pack_words(one), "x"
-    )
-    context._decryptor.decrypt(crafted, plain)
-    return [plain.data(at) for at in range(DEGREE)]
-
-
-def test_no_frame_and_no_file_holds_a_secret(watched: Watching) -> None:
-    """GK-7.1, CK-4.1: the key is never written or sent, nor what it is made of."""
+def test_no_frame_holds_a_secret(watched: Watching) -> None:
+    """GK-7.1, CK-4.1: the key is never sent, nor what is made of it."""
     total = watched.run()
     assert watched.open("site1", total).total.tolist() == watched.total
     frames = [*watched.uploads.values(), total]
-    files = [held for file in watched.files() for held in file.held]
-    # Four sites, the combiner and the reading; and all of it was seen.
-    assert len(watched.files()) == 6
-    assert len(files) > 30
     for secret in secrets_of(watched):
-        for piece in pieces(secret):
-            assert not any(piece in data for data in (*frames, *files))
+        # Small numbers repeat; 64 of them in a row do not.
+        for piece in pieces(secret) if len(secret) == 32 else [secret]:
+            assert not any(piece in data for data in frames)
+
+
+def test_no_file_holds_the_groups_secret(watched: Watching) -> None:
+    """CK-4.1: SEAL gets an upload's secret, in memory, and nothing that it comes from."""
+    watched.open("site1", watched.run())
+    files = [held for file in watched.files() for held in file.held]
+    # Four sites and the reading; and all of it was seen, and all was emptied.
+    assert len(watched.files()) == 5
+    assert len(files) > 25
+    assert all(file.held[-1] == b"" for file in watched.files())
+    keys = [secret for secret in secrets_of(watched) if len(secret) == 32]
+    assert len(keys) == 5
+    for key in keys:
+        for piece in pieces(key):
+            assert not any(piece in data for data in files)
+
+
+def test_no_file_holds_what_a_peer_sent(watched: Watching) -> None:
+    """CK-3.5: whatever it is, SEAL does not read it."""
+    total = watched.run()
+    watched.open("site1", total)
+    _, told = decode_sum(decode(total, ANY).body, sender="x", setting=watched.setting)
+    files = [held for file in watched.files() for held in file.held]
+    sent = [bytes(c) for name in watched.names for c in watched.chunks(name)]
+    for ciphertext in (*map(bytes, ciphertexts_of(told)), *sent):
+        words = unpack_words(ciphertext, "x").astype("<u8").tobytes()
+        for data in (ciphertext, words):
+            for at in (0, 8192, len(data) - 16):
+                assert not any(data[at : at + 16] in held for held in files)
 
 
 def test_no_file_holds_what_was_decrypted(watched: Watching) -> None:
@@ -131,8 +151,10 @@ def test_what_a_site_sends_does_not_depend_on_its_values_but_for_ciphertexts() -
     zeros.__dict__["vectors"] = {n: np.zeros(9000, np.uint32) for n in zeros.names}
     one, other = world.uploads["site0"], zeros.uploads["site0"]
     assert len(one) == len(other)
-    head = len(one) - len(decode(one, ANY).body) - SIGNATURE_BYTES + 68
-    assert one[:head] == other[:head]
+    head = len(one) - len(decode(one, ANY).body) - SIGNATURE_BYTES + 100
+    # All but the salt and the number of chunks.
+    assert one[: head - 36] == other[: head - 36]
+    assert one[head - 4 : head] == other[head - 4 : head]
     # A coin's entropy a bit: a chi-square over the bytes of each, false alarm below 10^-9.
     for frame in (one, other):
         counts = np.bincount(np.frombuffer(frame[head:-64], np.uint8), minlength=256)
@@ -140,10 +162,20 @@ def test_what_a_site_sends_does_not_depend_on_its_values_but_for_ciphertexts() -
         assert ((counts - expected) ** 2 / expected).sum() < 255 + 7 * np.sqrt(2 * 255)
 
 
+def ciphers(world: World) -> tuple[object, ...]:
+    params, bound = world.setting.params, world.setting.binding
+    secret = upload_secret(SECRET, 1, bound, "site0", bytes(32))
+    return (
+        Encryptor(params, bound, secret, bytes(32), scratch()),
+        Decryptor(bound, [secret], scratch()),
+        Products(secret, scratch()),
+    )
+
+
 def test_representations_and_texts(small: World) -> None:
     session, combiner, frame = small.session("site0"), small.combiner(), small.run()
     outcome = small.open("site1", frame)
-    context = context_of(small.setting, small.key, scratch())
+    context = ciphers(small)[0]
     texts = [repr(x) for x in (session, combiner, outcome.survivors, context, small.key)]
     texts += [repr(small.keys("site0")), str(context), f"{session}"]
     for call in (
@@ -168,8 +200,13 @@ def test_representations_and_texts(small: World) -> None:
 
 def test_nothing_is_pickled(small: World) -> None:
     small.uploads  # noqa: B018
-    context = context_of(small.setting, small.key, scratch())
-    things = (context, small.sessions["site0"], small.combiner(), small.key, small.keys("site0"))
+    things = (
+        *ciphers(small),
+        small.sessions["site0"],
+        small.combiner(),
+        small.key,
+        small.keys("site0"),
+    )
     for thing in things:
         with pytest.raises((TypeError, ProtocolError)):
             pickle.dumps(thing)

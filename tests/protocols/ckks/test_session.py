@@ -8,11 +8,14 @@ from __future__ import annotations
 from dataclasses import replace
 from unittest import mock
 
+import numpy as np
 import pytest
+from ckks_cast import willing
 from ckks_world import ANY, World, binding, scratch
 
 from fedbcs_protocols.ckks import CkksCombiner, CkksSession, CombinerState, SiteState
-from fedbcs_protocols.ckks.cipher import FRESH_BYTES, POLYNOMIAL_BYTES, SEED_BYTES, SecretContext
+from fedbcs_protocols.ckks.cipher import Decryptor
+from fedbcs_protocols.ckks.words import POLYNOMIAL_BYTES
 from fedbcs_protocols.errors import (
     BadCiphertext,
     BadSignature,
@@ -28,9 +31,11 @@ from fedbcs_protocols.errors import (
 from fedbcs_protocols.group import MAX_REFUSALS, GroupSecret, KeyRing
 from fedbcs_protocols.wire import Kind, decode
 
-HEAD = 68
+HEAD = 100
 THREE = 3 * 8188 - 100
 """Values that fill three chunks."""
+MANY = 10 * 8188 - 100
+"""Three batches of chunks."""
 
 
 def told_by(combiner: CkksCombiner) -> bytes:
@@ -45,10 +50,10 @@ def told_by(combiner: CkksCombiner) -> bytes:
 @pytest.mark.parametrize("chunk", [0, 1, 2])
 @pytest.mark.parametrize("first", [True, False])
 def test_a_refused_upload_changes_nothing(chunk: int, first: bool) -> None:
-    """CK-3.7: wherever its one bad number is, even in the very first upload that comes."""
+    """CK-3.9: wherever its one bad number is, even in the very first upload that comes."""
     world = World(count=THREE)
     body = bytearray(decode(world.uploads["site1"], ANY).body)
-    start = HEAD + chunk * FRESH_BYTES + SEED_BYTES
+    start = HEAD + chunk * POLYNOMIAL_BYTES
     # Word 255 of row 14, and the last of row 15, which is in the top bits of the rows above.
     body[start + POLYNOMIAL_BYTES - 8 : start + POLYNOMIAL_BYTES] = b"\xff" * 8
     bad = world.resigned(world.uploads["site1"], body=bytes(body))
@@ -106,8 +111,7 @@ def test_the_second_stage_takes_what_it_waits_for() -> None:
 @pytest.mark.parametrize("kind", [Kind.SUM, Kind.CONSISTENCY, Kind.ENCRYPTED])
 def test_another_frame_than_an_aggregate(kind: Kind) -> None:
     world = World(count=10)
-    site = world.session("site0")
-    site.encrypt(world.vectors["site0"])
+    site = willing(world, "site0")
     body = decode(world.announcement(world.names), ANY).body
     with pytest.raises(PeerError):
         site.agree(world.signed(kind, 0, body))
@@ -127,8 +131,7 @@ def test_another_frame_than_an_aggregate(kind: Kind) -> None:
 def test_it_signs_for_nothing_after_it_gave_the_key_up() -> None:
     """GK-6.2"""
     world = World(count=10)
-    site = world.session("site0")
-    site.encrypt(world.vectors["site0"])
+    site = willing(world, "site0")
     world.keys("site0").burn(world.key.key_id)
     with pytest.raises(Refused, match="given up the key"):
         site.agree(world.announcement(world.names))
@@ -138,8 +141,7 @@ def test_it_signs_for_nothing_after_it_gave_the_key_up() -> None:
 def test_it_signs_for_nothing_until_a_person_has_looked() -> None:
     """GK-6.3"""
     world = World(count=10)
-    site = world.session("site0")
-    site.encrypt(world.vectors["site0"])
+    site = willing(world, "site0")
     keys = world.keys("site0")
     keys.keep(replace(keys.ring, refusals=3))
     with pytest.raises(Refused, match="until a person has looked"):
@@ -159,7 +161,7 @@ def test_sessions_for_somebody_else() -> None:
                 scratch=scratch(),
             )
     with pytest.raises(LocalError, match="not the combiner's"):
-        CkksCombiner(world.setting, identity=world.identities["site0"], scratch=scratch())
+        CkksCombiner(world.setting, identity=world.identities["site0"])
 
 
 def test_a_stranger_that_secagg_would_admit() -> None:
@@ -185,7 +187,8 @@ def wrong(world: World, chunk: int = 0) -> bytes:
     """A sum that is signed for, with one bit of one chunk changed."""
     aggregate = world.honest()
     changed = bytearray(aggregate[chunk])
-    changed[8] ^= 1
+    # Bit 32 of coefficient 1: 64 in its second digit.
+    changed[12] ^= 1
     aggregate[chunk] = bytes(changed)
     return world.forged(aggregate)
 
@@ -221,25 +224,25 @@ def test_a_key_that_cannot_be_given_up_is_no_refusal() -> None:
     assert (world.keys("site0").ring.refusals, world.keys("site0").ring.burned) == (1, True)
 
 
-@pytest.mark.parametrize("chunk", [0, 1, 2])
-def test_a_process_that_dies_while_it_decrypts(chunk: int) -> None:
-    """GK-6.1: at any chunk; the next process reads this aggregate and no other of the attempt."""
-    world = World(count=THREE)
+@pytest.mark.parametrize("batch", [0, 1, 2])
+def test_a_process_that_dies_while_it_decrypts(batch: int) -> None:
+    """GK-6.1: at any batch; the next process reads this aggregate and no other of the attempt."""
+    world = World(count=MANY)
     honest, calls = world.run(), []
-    original = SecretContext.decrypt
+    original = Decryptor.decrypt
 
-    def decrypt(self: SecretContext, ciphertext: object) -> object:
+    def decrypt(self: Decryptor, ciphertexts: object) -> object:
         calls.append(1)
-        if len(calls) == chunk + 1:
+        if len(calls) == batch + 1:
             raise KeyboardInterrupt
-        return original(self, ciphertext)
+        return original(self, ciphertexts)
 
-    with mock.patch.object(SecretContext, "decrypt", decrypt), pytest.raises(KeyboardInterrupt):
+    with mock.patch.object(Decryptor, "decrypt", decrypt), pytest.raises(KeyboardInterrupt):
         world.open("site0", honest)
     ring = world.keys("site0").ring
     assert (ring.opened, ring.refusals) == ((0, 1), 0)
     with pytest.raises(Refused, match="reads one for each attempt"):
-        world.open("site0", wrong(world, chunk))
+        world.open("site0", wrong(world, 3 * batch))
     assert world.open("site0", honest).total.tolist() == world.total
     assert world.keys("site0").ring.refusals == 0
 
@@ -250,7 +253,7 @@ def test_a_disk_that_is_full_before_anything_is_decrypted() -> None:
     frame = world.run()
     with (
         mock.patch.object(world.keepers["site0"], "write", side_effect=FullDisk),
-        mock.patch.object(SecretContext, "decrypt") as decrypt,
+        mock.patch.object(Decryptor, "decrypt") as decrypt,
         pytest.raises(FullDisk),
     ):
         world.open("site0", frame)
@@ -282,6 +285,69 @@ def test_refusals_are_counted_over_restarts(chunk: int) -> None:
             world.open("site0", wrong(world, chunk))
         ring = KeyRing.decode(world.keepers["site0"].read().encode())
         assert (ring.refusals, ring.burned, ring.current) == (attempt + 1, True, None)
+
+
+# What is drawn for each upload --------------------------------------------------------------------
+
+
+def test_salt_and_noise_are_the_operating_systems(small: World) -> None:
+    """CK-3.3, CK-3.4: both, for each upload."""
+    with mock.patch(
+        "fedbcs_protocols.ckks.site.secrets.token_bytes", side_effect=[b"s" * 32, b"n" * 32]
+    ) as drawn:
+        frame = small.session("site0").encrypt(small.vectors["site0"])
+    assert [call.args for call in drawn.call_args_list] == [(32,), (32,)]
+    assert bytes(decode(frame, ANY).body)[64:96] == b"s" * 32
+
+
+def test_two_uploads_of_a_vector_have_nothing_in_common() -> None:
+    """CK-3.1: another secret and other noise, so another ciphertext."""
+    worlds = World(count=10), World(count=10)
+    bodies = [
+        bytes(decode(world.session("site0").encrypt(world.vectors["site0"]), ANY).body)
+        for world in worlds
+    ]
+    words = [np.frombuffer(body[HEAD:], "<u8") for body in bodies]
+    assert bodies[0][64:96] != bodies[1][64:96]
+    assert not (words[0] == words[1]).any()
+
+
+def test_another_salt_than_its_own() -> None:
+    """CK-4.3: it signs nothing, decrypts nothing and keeps its key."""
+    world = World(count=10)
+    site = willing(world, "site0")
+    with pytest.raises(Inconsistent, match="another salt"):
+        site.agree(world.announcement(world.names, salts={"site0": b"x" * 32}))
+    assert (site.state, site.transcript) == (SiteState.LEFT, None)
+    ring = world.keys("site0").ring
+    assert (ring.refusals, ring.burned, ring.find(world.key.key_id)) == (0, False, world.key)
+
+
+def test_the_salts_of_the_others_are_signed() -> None:
+    """CK-4.3: who is told other salts signs something else, so there is no agreement."""
+    world = World(count=10)
+    found = set()
+    for salts in ({}, {"site1": b"x" * 32}, {"site2": b"x" * 32}):
+        site = willing(world, "site0")
+        site.agree(world.announcement(world.names, salts=salts))
+        found.add(site.transcript)
+    assert len(found) == 3
+
+
+def test_the_file_that_seal_reads_is_empty_afterwards() -> None:
+    """CK-6.6: whatever came of it."""
+    world, fresh = World(count=10), World(count=10)
+    with pytest.raises(LocalError):
+        fresh.session("site0").encrypt(world.vectors["site0"][:-1])
+    assert scratch().read() == b""
+    world.uploads  # noqa: B018
+    assert scratch().read() == b""
+    frame = world.run()
+    world.open("site0", frame)
+    assert scratch().read() == b""
+    with pytest.raises(PeerError):
+        world.open("site1", wrong(world))
+    assert scratch().read() == b""
 
 
 # What a session says about itself ----------------------------------------------------------------

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from itertools import pairwise, product
 
 import pytest
+from ckks_cast import willing
 from ckks_world import World
 
 from fedbcs_protocols.ckks import states
@@ -124,8 +125,7 @@ def test_a_combiner_that_failed_takes_and_says_nothing(stage: CombinerState) -> 
 def test_a_frame_that_anybody_could_send_does_not_make_a_site_leave() -> None:
     """Only the combiner's own word does; else one byte on the line would end the attempt."""
     world = World(count=10)
-    site = world.session("site0")
-    site.encrypt(world.vectors["site0"])
+    site = willing(world, "site0")
     genuine = world.announcement(world.names)
     for bad in (b"", genuine[:-1], genuine[:-1] + bytes([genuine[-1] ^ 1]), genuine + b"\0"):
         with pytest.raises(PeerError):

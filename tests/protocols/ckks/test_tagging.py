@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fedbcs_protocols.ckks import CkksSetting
 from fedbcs_protocols.ckks.params import DEGREE
 from fedbcs_protocols.ckks.setting import MAX_CHUNKS
-from fedbcs_protocols.ckks.tagging import Gathered, chunks_of, tagger_of
+from fedbcs_protocols.ckks.tagging import Gathered, batches_of, tagger_of
 from fedbcs_protocols.errors import BadMembers, BadTag, LocalError, PeerError
 from fedbcs_protocols.tags import Tagger, joined, split
 
@@ -24,7 +24,8 @@ Chunks = list[NDArray[np.uint32]]
 def chunks(world: World, name: str, vector: NDArray[np.uint32] | None = None) -> Chunks:
     setting = world.setting
     given = world.vectors[name] if vector is None else vector
-    return [c.copy() for c in chunks_of(given, setting, tagger(world), name)]
+    batches = batches_of(given, setting, tagger(world), name)
+    return [chunk.copy() for batch in batches for chunk in batch]
 
 
 def tagger(world: World) -> Tagger:
@@ -39,7 +40,7 @@ def added(world: World, *names: str) -> Chunks:
 def checked(world: World, total: Chunks, *places: int) -> NDArray[np.uint32]:
     gathered = Gathered(world.setting)
     for index, values in enumerate(total):
-        gathered.put(index, values)
+        gathered.put(index, values[None])
     return gathered.check(tagger(world), places)
 
 
@@ -127,7 +128,7 @@ def test_tags_of_another_sum() -> None:
             checked(later, total, 0, 1, 2, 3)
     for secret, epoch in ((bytes(32), 1), (SECRET, 2)):
         gathered = Gathered(world.setting)
-        gathered.put(0, total[0])
+        gathered.put(0, total[0][None])
         with pytest.raises(BadTag):
             gathered.check(tagger_of(world.setting, secret, epoch), range(4))
 
@@ -166,10 +167,11 @@ def test_what_is_no_vector(change: str) -> None:
 
 def test_the_array_is_used_again() -> None:
     """So that memory does not grow; who keeps chunks copies them."""
-    world = World(count=9000)
-    first, second = chunks_of(world.vectors["site0"], world.setting, tagger(world), "site0")
-    assert first is second
-    assert first.size == 2 * DEGREE
+    world = World(count=5 * 8188 - 4)
+    first, second = batches_of(world.vectors["site0"], world.setting, tagger(world), "site0")
+    assert first.shape == (4, 2 * DEGREE)
+    assert second.shape == (1, 2 * DEGREE)
+    assert second.base is first.base is not None
 
 
 # The setting -------------------------------------------------------------------------------------
