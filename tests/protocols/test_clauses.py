@@ -63,7 +63,6 @@ UNCHECKED = {
     "GK-7.4": "not defended",
     "CK-6.4": "not defended",
     "CK-6.5": "RO-6 has the sealing; publishing is for people",
-    "CK-6.6": "not defended",
 }
 """Clauses that no line of code can stand for, and why."""
 
