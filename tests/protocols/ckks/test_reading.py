@@ -34,6 +34,8 @@ from fedbcs_protocols.wire import decode
 Words = np.ndarray[Any, np.dtype[np.uint64]]
 THREE = 3 * 8188 - 100
 """Values that fill three chunks."""
+NINE = 9 * 8188 - 100
+"""Nine chunks, which are decrypted in three batches."""
 
 
 def doubled(aggregate: bytes) -> bytes:
@@ -105,7 +107,7 @@ def test_all_chunks_are_decrypted_and_checked_all_the_same(
     change: Callable[[bytes], bytes],
 ) -> None:
     """CK-5.7: neither the answer nor its time tells which one it was."""
-    world = World(count=THREE)
+    world = World(count=NINE)
     honest, decrypted = world.honest(), []
 
     def decrypt(self: Decryptor, ciphertexts: Any) -> object:
@@ -117,14 +119,14 @@ def test_all_chunks_are_decrypted_and_checked_all_the_same(
         mock.patch.object(Decryptor, "decrypt", decrypt),
         mock.patch("fedbcs_protocols.tags.Tagger.check", autospec=True) as checked,
     ):
-        for chunk in (0, 2):
-            aggregate = list(honest)
-            aggregate[chunk] = change(aggregate[chunk])
+        wrong: list[set[int]] = [{0}, {5}, {8}, set(range(9))]
+        for chunks in wrong:
+            aggregate = [change(c) if at in chunks else c for at, c in enumerate(honest)]
             world.keepers["site0"] = MemoryKeys()
             with suppress(PeerError):
                 world.open("site0", world.forged(aggregate))
-    assert len(decrypted) == 2 * 3
-    assert checked.call_count == 2
+    assert len(decrypted) == 9 * len(wrong)
+    assert checked.call_count == len(wrong)
 
 
 @pytest.mark.parametrize("change", [zeros, no_residue, junk])
@@ -165,6 +167,13 @@ def test_a_false_salt_of_another_site(salt: bytes) -> None:
     """CK-6.3: all sites sign it, and it opens to noise."""
     world = World()
     refuses(world, world.forged(world.honest(), salts={"site2": salt}), SumOutOfRange)
+
+
+def test_salts_that_change_places() -> None:
+    """CK-3.3, CK-6.3: a salt makes another secret under another name."""
+    world = World()
+    swapped = {"site1": world.salt("site2"), "site2": world.salt("site1")}
+    refuses(world, world.forged(world.honest(), salts=swapped), SumOutOfRange)
 
 
 def test_another_site_than_is_said() -> None:
